@@ -1,0 +1,36 @@
+// A recurrent layer: LN-LSTM (arXiv:1607.06450, eq. 20-22) or the plain LSTM (eq. 17-19), split by hidden
+// unit.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "runtime/backend.h"
+#include "runtime/parameter.h"
+
+namespace lamina {
+
+class LstmLayer {
+ public:
+  /// Registers `name`/W_x [4H, I], W_h [4H, H], bias [4H] and, with layer normalization, gain_x, gain_h [4H],
+  /// gain_c, bias_c [H].
+  LstmLayer(const std::string& name, const RecurrenceShape& shape, ParameterTable& table, Backend& backend,
+            Communicator& model_axis);
+
+  void parameters_changed(const ParameterTable& table);
+  void forward(const RecurrenceForward& f) { recurrence_->forward(f); }
+  /// d_output: blocked [D, K, T*R, U]; d_input: blocked [D, K, T*R, I/G], may be empty.
+  void backward(std::span<const float> d_output, std::span<float> d_input, ParameterTable& table);
+  std::size_t saved_size() const { return recurrence_->saved_size(); }
+
+ private:
+  template <class T, class View>
+  LstmParameters<T> views(const View& view) const;
+
+  struct Indices {
+    int W_x = -1, W_h = -1, gain_x = -1, gain_h = -1, bias = -1, gain_c = -1, bias_c = -1;
+  } index_;
+  std::unique_ptr<Recurrence> recurrence_;
+};
+
+}  // namespace lamina

@@ -1,0 +1,33 @@
+// What a person can choose about a model. Names and help of the flags live here, beside the fields.
+#pragma once
+
+#include <string>
+
+namespace lamina {
+
+struct ModelSettings {
+  std::string cell = "lstm";
+  std::string normalization = "layer";
+  int layers = 1;
+  int hidden = 512;
+  int embedding = 128;
+  double dropout = 0;
+  std::string dropout_kind = "variational";
+  std::string exchange = "sharded";
+
+  template <class Visitor>
+  void visit(Visitor& v) {
+    v.choice("cell", cell, {"lstm"}, "recurrent cell");
+    v.choice("normalization", normalization, {"layer", "none"}, "normalization inside the cell");
+    v("layers", layers, "recurrent layers");
+    v("hidden", hidden, "units of each recurrent layer");
+    v("embedding", embedding, "width of the character embedding");
+    v("dropout", dropout, "probability of dropping an activation between layers, 0 to below 1");
+    v.choice("dropout-kind", dropout_kind, {"variational", "plain"},
+             "one mask per lane for all time steps, or one per element");
+    v.choice("exchange", exchange, {"sharded", "replicated"},
+             "schedule of the per-step exchanges between model ranks");
+  }
+};
+
+}  // namespace lamina

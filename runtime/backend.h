@@ -1,0 +1,188 @@
+// What a device must do for training: memory, the recurrence over time, the output layer, and elementwise
+// work. model/ and launch/ are written against this port; kernels/<device>/ implements it.
+//
+// Legend of shapes: T time steps, D lane groups of this rank, R lanes (rows) in a group, I inputs, H hidden
+// units, G unit blocks of the layer, K unit blocks of this rank, U = H/G units in a block, V vocabulary, M
+// model ranks. *Full* activations are [D, T, R, H]: complete on every rank of the model axis, lane groups
+// outermost, units in global order. *Blocked* ones are [D, K, T*R, U]: this rank's unit blocks only. Forward
+// passes hand full activations upwards, backward passes hand blocked gradients downwards.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "runtime/buffer.h"
+#include "runtime/communicator.h"
+#include "runtime/random.h"
+#include "runtime/tiling.h"
+
+namespace lamina {
+
+/// The normalizations of the recurrent cell: none (the baseline, eq. 17-19 of arXiv:1607.06450) and layer
+/// normalization (eq. 20-22).
+enum class Normalization { none, layer };
+
+/// How per-step collectives are arranged. Both compute the same function, with the same bits.
+/// sharded: statistics by an all-reduce over the model axis, pointwise work split.
+/// replicated: pre-activations gathered once per step, pointwise work done by every rank at full width.
+enum class Exchange { sharded, replicated };
+
+struct RecurrenceShape {
+  int inputs = 0;  ///< I
+  int hidden = 0;  ///< H, a multiple of tiling.blocks.count
+  int max_time_steps = 0;
+  Tiling tiling;  ///< of one pass: groups.local lane groups
+  Normalization normalization = Normalization::layer;
+  Exchange exchange = Exchange::sharded;
+  float epsilon = 1e-5f;  ///< inside the root of LN
+};
+
+/// An LSTM layer's parameters, this rank's blocks; gate order f, i, o, g.
+/// Without layer normalization the gains and bias_c are empty.
+template <class T>
+struct LstmParameters {
+  std::span<T> W_x;     ///< [K, 4, U, I]
+  std::span<T> W_h;     ///< [K, 4, U, H]
+  std::span<T> gain_x;  ///< [K, 4, U]
+  std::span<T> gain_h;  ///< [K, 4, U]
+  std::span<T> bias;    ///< [K, 4, U]: the sum of the paper's two LN biases and b, whose gradients are equal
+  std::span<T> gain_c;  ///< [K, U]
+  std::span<T> bias_c;  ///< [K, U]
+};
+
+struct RecurrenceForward {
+  int time_steps = 0;              ///< T <= max_time_steps
+  std::span<const float> input;    ///< full [D, T, R, I]
+  std::span<const float> h_first;  ///< [D, R, H], full
+  std::span<const float> c_first;  ///< [D, K, R, U]
+  /// Valid steps per lane, [D, R]; at t >= length h and c are copied from t-1. Empty: all T steps.
+  std::span<const std::int32_t> lengths;
+  std::span<float> output;  ///< full [D, T, R, H]
+  std::span<float> h_last;  ///< [D, R, H], full
+  std::span<float> c_last;  ///< [D, K, R, U]
+};
+
+struct RecurrenceBackward {
+  std::span<const float> d_output;     ///< blocked [D, K, T*R, U]
+  std::span<float> d_input;            ///< blocked [D, K, T*R, I/G]; empty: not wanted
+  LstmParameters<float> d_parameters;  ///< set (not added to) to the tree sum over this pass's D lane groups
+};
+
+/// A recurrent layer over a whole sequence. The time loop and its exchanges over the model axis live inside,
+/// so that a device may run them as it likes. The gradient into the first state is dropped (truncated BPTT).
+class Recurrence {
+ public:
+  virtual ~Recurrence() = default;
+  /// To be called when the parameters have changed (packs weights). Collective over the model axis.
+  virtual void set_parameters(const LstmParameters<const float>& parameters) = 0;
+  /// Keeps what backward() needs, until the next forward(); `f.input` and `f.output` must stay unchanged
+  /// until then.
+  virtual void forward(const RecurrenceForward& f) = 0;
+  /// Of the latest forward(). Once.
+  virtual void backward(const RecurrenceBackward& b) = 0;
+  /// Elements of device memory kept for the backward pass.
+  virtual std::size_t saved_size() const = 0;
+};
+
+struct SoftmaxShape {
+  int inputs = 0;   ///< H, a multiple of tiling.blocks.count
+  int classes = 0;  ///< V; block k owns classes [k*ceil(V/G), …)
+  int max_time_steps = 0;
+  Tiling tiling;
+};
+
+/// Output layer and softmax cross-entropy, the classes split over the model axis.
+class SoftmaxOutput {
+ public:
+  virtual ~SoftmaxOutput() = default;
+  /// W: this rank's blocks, [classes of this rank, H]; bias: [classes of this rank].
+  virtual void set_parameters(std::span<const float> W, std::span<const float> bias) = 0;
+  /// input: full [D, T, R, H]; targets: [D, T, R], -1 where nothing is predicted.
+  /// losses: [D], host memory: the sum of -ln p(target) over the group's predictions, summed over lanes
+  /// within a time step, then over time. Collective over the model axis.
+  virtual void forward(int time_steps, std::span<const float> input, std::span<const std::int32_t> targets,
+                       std::span<double> losses) = 0;
+  /// Of the latest forward(): gradients of scale * sum of losses. d_input: blocked [D, K, T*R, H/G]; d_W and
+  /// d_bias are set to the tree sum over the lane groups.
+  virtual void backward(float scale, std::span<float> d_input, std::span<float> d_W,
+                        std::span<float> d_bias) = 0;
+  /// Of the latest forward(): the logits of time step `t`, [D*R, V], host memory, complete on every rank.
+  virtual void logits(int t, std::span<float> out) = 0;
+};
+
+struct EmbeddingShape {
+  int vocabulary = 0;  ///< V
+  int width = 0;       ///< E, a multiple of tiling.blocks.count
+  int max_time_steps = 0;
+  Tiling tiling;
+};
+
+/// Rows of a table [V, E] that is split by column over the model axis.
+class EmbeddingLookup {
+ public:
+  virtual ~EmbeddingLookup() = default;
+  /// table: [K, V, E/G]; tokens: [D, T, R]; output: full [D, T, R, E]. Collective over the model axis.
+  virtual void forward(int time_steps, std::span<const float> table, std::span<const std::int32_t> tokens,
+                       std::span<float> output) = 0;
+  /// d_output: blocked [D, K, T*R, E/G]; d_table: [K, V, E/G], set to the tree sum over the lane groups.
+  virtual void backward(int time_steps, std::span<const float> d_output, std::span<const std::int32_t> tokens,
+                        std::span<float> d_table) = 0;
+};
+
+/// Inverted dropout: kept elements are multiplied by 1 / (1 - p).
+struct DropoutMask {
+  const RandomStream* stream = nullptr;
+  std::uint64_t step = 0;
+  float probability = 0;
+  bool variational = true;  ///< one mask per lane for all time steps (Gal & Ghahramani); else one per element
+  int time_steps = 0;
+  int width = 0;  ///< H: element (lane, t, unit) has index (lane * T + t) * H + unit, t = 0 when variational
+  Tiling tiling;
+};
+
+struct AdamStep {
+  float learning_rate, beta1, beta2, epsilon;
+  float weight_decay;              ///< added to the gradient (Adam) or applied to the value (AdamW)
+  bool decoupled;                  ///< AdamW
+  float correction1, correction2;  ///< 1 - beta^step
+  float gradient_scale;            ///< clipping
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string name() const = 0;         ///< "cpu", "cuda"
+  virtual std::string description() const = 0;  ///< device, instruction set, threads: for people
+
+  virtual Buffer<float> allocate(std::size_t size) = 0;  ///< zeroed
+  virtual void to_device(std::span<const float> host, std::span<float> device) = 0;
+  virtual void to_host(std::span<const float> device, std::span<float> host) = 0;
+
+  virtual std::unique_ptr<Recurrence> make_recurrence(const RecurrenceShape& shape,
+                                                      Communicator& model_axis) = 0;
+  virtual std::unique_ptr<SoftmaxOutput> make_softmax_output(const SoftmaxShape& shape,
+                                                             Communicator& model_axis) = 0;
+  virtual std::unique_ptr<EmbeddingLookup> make_embedding_lookup(const EmbeddingShape& shape,
+                                                                 Communicator& model_axis) = 0;
+
+  /// out = x * mask; x and out full [D, T, R, H], may be the same memory.
+  virtual void dropout_forward(const DropoutMask& mask, std::span<const float> x, std::span<float> out) = 0;
+  /// dx *= mask on blocked gradients [D, K, T*R, H/G].
+  virtual void dropout_backward(const DropoutMask& mask, std::span<float> dx) = 0;
+
+  virtual void fill(std::span<float> x, float value) = 0;
+  virtual void copy(std::span<const float> from, std::span<float> to) = 0;
+  virtual void add(std::span<const float> x, std::span<float> y) = 0;  ///< y += x
+  /// Sum of squares in double precision, over fixed pieces: the bits do not depend on threads.
+  virtual double sum_of_squares(std::span<const float> x) = 0;
+  /// velocity = momentum * velocity + (scale * gradient + decay * value); value -= learning_rate * velocity.
+  virtual void sgd(float learning_rate, float momentum, float weight_decay, float gradient_scale,
+                   std::span<const float> gradient, std::span<float> velocity, std::span<float> value) = 0;
+  virtual void adam(const AdamStep& step, std::span<const float> gradient, std::span<float> first_moment,
+                    std::span<float> second_moment, std::span<float> value) = 0;
+};
+
+}  // namespace lamina

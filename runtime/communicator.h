@@ -1,0 +1,167 @@
+// Collectives over a group of ranks. A thin typed front checks sizes and forwards to one virtual do_* per
+// operation; a group of one is the identity, so no caller asks "am I distributed?".
+//
+// Sums are exact in this sense: they follow the fixed binary tree of runtime/tree.h over the ranks, on every
+// implementation, so that the bits of a result do not depend on the transport.
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "runtime/error.h"
+
+namespace lamina {
+
+enum class ElementType : std::uint8_t { byte, int32, int64, float32, float64 };
+enum class Reduction : std::uint8_t { sum, max, min };
+
+std::size_t size_of(ElementType type);
+
+/// Element type of T; the five listed are all that travel.
+template <class T>
+constexpr ElementType element_type() {
+  using U = std::remove_const_t<T>;
+  if constexpr (std::same_as<U, float>)
+    return ElementType::float32;
+  else if constexpr (std::same_as<U, double>)
+    return ElementType::float64;
+  else if constexpr (std::same_as<U, std::int32_t> || std::same_as<U, std::uint32_t>)
+    return ElementType::int32;
+  else if constexpr (std::same_as<U, std::int64_t> || std::same_as<U, std::uint64_t>)
+    return ElementType::int64;
+  else if constexpr (sizeof(U) == 1)
+    return ElementType::byte;
+}
+
+/// Where this rank's time in collectives goes; for the status line and the benchmarks.
+struct CommunicationTime {
+  double seconds = 0;
+  std::int64_t calls = 0;
+};
+
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+  Communicator(const Communicator&) = delete;
+  Communicator& operator=(const Communicator&) = delete;
+
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+  /// "self", "threads", "mpi", "mpi+shared-memory": for people.
+  virtual std::string transport() const = 0;
+
+  /// Ranks of equal `color` form a new group, ordered by (key, rank). Collective.
+  std::unique_ptr<Communicator> split(int color, int key);
+
+  void barrier();
+
+  /// `values` of `root` reach every rank.
+  template <class T>
+  void broadcast(std::span<T> values, int root) {
+    check(root >= 0 && root < size(), "broadcast: root is not a rank of the group");
+    if (size() > 1) timed([&] { do_broadcast(values.data(), values.size(), element_type<T>(), root); });
+  }
+
+  /// part: [n], equal on all ranks; out: [size * n], the part of rank r at r * n.
+  template <class T>
+  void all_gather(std::span<const T> part, std::span<T> out) {
+    check(out.size() == part.size() * static_cast<std::size_t>(size()),
+          "all_gather: out must hold size() parts");
+    if (size() == 1) return copy(part, out);
+    timed([&] { do_all_gather(part.data(), out.data(), part.size(), element_type<T>()); });
+  }
+
+  /// in: [size * n], block r goes to rank r; out: [size * n], block r came from rank r.
+  template <class T>
+  void all_to_all(std::span<const T> in, std::span<T> out) {
+    check(in.size() == out.size() && in.size() % static_cast<std::size_t>(size()) == 0,
+          "all_to_all: in and out must hold size() equal blocks");
+    if (size() == 1) return copy(in, out);
+    timed([&] {
+      do_all_to_all(in.data(), out.data(), in.size() / static_cast<std::size_t>(size()), element_type<T>());
+    });
+  }
+
+  /// Every rank gets the reduction of all ranks' `values` (sum: fixed tree order).
+  template <class T>
+  void all_reduce(std::span<T> values, Reduction reduction = Reduction::sum) {
+    if (size() > 1) timed([&] { do_all_reduce(values.data(), values.size(), element_type<T>(), reduction); });
+  }
+
+  /// in: [size * n]; out: [n], the sum over ranks of their block `rank()` (fixed tree order).
+  template <class T>
+  void reduce_scatter(std::span<const T> in, std::span<T> out) {
+    check(in.size() == out.size() * static_cast<std::size_t>(size()),
+          "reduce_scatter: in must hold size() parts");
+    if (size() == 1) return copy(in, out);
+    timed([&] { do_reduce_scatter(in.data(), out.data(), out.size(), element_type<T>()); });
+  }
+
+  /// Text of any length from `root` to all.
+  void broadcast(std::string& text, int root);
+
+  /// This rank cannot go on: peers that wait, or will wait, get a PeerError with `reason` instead of hanging.
+  /// Not collective, never throws.
+  virtual void abandon(const std::string& reason) noexcept = 0;
+
+  /// For libraries that need the transport's own handle (parallel HDF5): points to the MPI_Comm, or null
+  /// where there is none. Valid as long as this object.
+  virtual const void* native_handle() const { return nullptr; }
+
+  const CommunicationTime& time_spent() const { return time_; }
+
+ protected:
+  Communicator() = default;
+
+  // Called only for groups of two or more. Counts are in elements of `type`.
+  virtual std::unique_ptr<Communicator> do_split(int color, int key) = 0;
+  virtual void do_barrier() = 0;
+  virtual void do_broadcast(void* values, std::size_t count, ElementType type, int root) = 0;
+  virtual void do_all_gather(const void* part, void* out, std::size_t count, ElementType type) = 0;
+  virtual void do_all_to_all(const void* in, void* out, std::size_t count, ElementType type) = 0;
+  virtual void do_all_reduce(void* values, std::size_t count, ElementType type, Reduction reduction) = 0;
+  virtual void do_reduce_scatter(const void* in, void* out, std::size_t count, ElementType type) = 0;
+
+ private:
+  template <class T>
+  static void copy(std::span<const T> from, std::span<T> to) {
+    if (from.data() != to.data()) std::copy(from.begin(), from.end(), to.begin());
+  }
+  void timed(const std::function<void()>& operation);
+
+  CommunicationTime time_;
+};
+
+/// A group of this rank alone.
+std::unique_ptr<Communicator> make_self_communicator();
+
+/// Runs `body` once per rank, each on a thread of its own, over one communicator of threads. When a rank
+/// throws, its peers get PeerError; after all have ended the first rank's own error is rethrown.
+void run_on_threads(int ranks, const std::function<void(Communicator& world)>& body);
+
+/// MPI for the lifetime of this object: MPI_Init_thread … MPI_Finalize. One per process, made in main().
+/// In a program started without mpirun it is a world of one.
+class MpiSession {
+ public:
+  MpiSession(int* argc, char*** argv);
+  ~MpiSession();
+  MpiSession(const MpiSession&) = delete;
+  MpiSession& operator=(const MpiSession&) = delete;
+
+  Communicator& world() { return *world_; }
+  /// Ends the whole job at once with `code`; for a rank that failed.
+  [[noreturn]] static void abort(int code);
+
+ private:
+  std::unique_ptr<Communicator> world_;
+};
+
+/// MPI's version string as the library reports it.
+std::string mpi_library();
+
+}  // namespace lamina
