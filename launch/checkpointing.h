@@ -1,0 +1,58 @@
+// Between a run and its checkpoints: which tensors a model, its optimizer and its lanes have, and how to
+// bring them back on any grid.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "io/checkpoint.h"
+#include "io/text.h"
+#include "launch/configuration.h"
+#include "model/language_model.h"
+#include "runtime/optimizer.h"
+#include "runtime/process_grid.h"
+
+namespace lamina {
+
+/// All that a checkpoint holds of a run, beside its record. optimizer and state may be null: then only the
+/// parameters are read.
+struct RunTensors {
+  LanguageModel& model;
+  Optimizer* optimizer = nullptr;
+  CarriedState* state = nullptr;
+};
+
+/// Collective. Throws CheckpointWriteError on every rank alike.
+CheckpointCost save_run(const std::filesystem::path& file, const CheckpointRecord& record, RunTensors tensors,
+                        Backend& backend, ProcessGrid& grid);
+/// Collective. Throws DamagedCheckpoint or UserError on every rank alike.
+void load_run(const std::filesystem::path& file, RunTensors tensors, Backend& backend, ProcessGrid& grid);
+
+/// A device by its setting ("cpu", "cuda"); `threads` as in RunSettings. Throws UserError where it is not
+/// built in. Collective over `world` (the ranks of a node share its cores).
+std::unique_ptr<Backend> make_backend(const std::string& device, int threads, Communicator& world);
+
+/// A trained model, read for evaluation or generation.
+struct TrainedModel {
+  std::filesystem::path file;
+  CheckpointRecord record;
+  Vocabulary vocabulary;
+  std::unique_ptr<ProcessGrid> grid;
+  std::unique_ptr<Backend> backend;
+  std::unique_ptr<LanguageModel> model;
+};
+
+struct LoadSettings {
+  int model_parallel = 1;
+  int batch = 1;
+  int time_steps = 1;
+  std::string device = "cpu";
+  int threads = 0;
+};
+
+/// Reads a checkpoint file, or the newest one of a folder. Collective over `world`.
+TrainedModel load_trained_model(const std::filesystem::path& file_or_folder, const LoadSettings& settings,
+                                Communicator& world);
+
+}  // namespace lamina

@@ -1,0 +1,100 @@
+// Everything a person can set, gathered from the components that own the settings. Flags, the TOML file,
+// --help, the printed configuration and the checkpoint's record all come from one visit over the same fields.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "model/settings.h"
+#include "runtime/optimizer.h"
+#include "runtime/process_grid.h"
+
+namespace lamina {
+
+struct DataSettings {
+  std::string task = "text";
+  std::string data;
+  double validation_fraction = 0.05;
+
+  template <class Visitor>
+  void visit(Visitor& v) {
+    v.choice("task", task, {"text"}, "what is learned: text predicts the next character");
+    v("data", data, "training text, UTF-8");
+    v("validation-fraction", validation_fraction,
+      "share of the text, from its end, held out for validation (0: none)");
+  }
+};
+
+struct RunSettings {
+  int batch = 32;
+  int time_steps = 64;
+  std::int64_t steps = 1000;
+  std::int64_t seed = 1;
+  std::string device = "cpu";
+  std::string precision = "f32";
+  int threads = 0;
+  std::int64_t log_every = 10;
+  std::int64_t validate_every = 0;
+  std::string metrics;
+
+  template <class Visitor>
+  void visit(Visitor& v) {
+    v("batch", batch, "lanes of the whole run, over all ranks");
+    v("time-steps", time_steps, "characters of each lane in one step (length of truncated back-propagation)");
+    v("steps", steps, "updates of the whole run, resumed parts included");
+    v("seed", seed, "seed of all random numbers");
+    v.choice("device", device, {"cpu", "cuda"}, "where to compute");
+    v.choice("precision", precision, {"f32"}, "number format of the matrix products");
+    v("threads", threads, "threads of each rank (0: the node's cores shared among its ranks)");
+    v("log-every", log_every, "steps between status lines; the first and the last step always have one");
+    v("validate-every", validate_every,
+      "steps between validations (0: with every checkpoint and at the end)");
+    v("metrics", metrics, "file for one JSON record per interval");
+  }
+};
+
+struct CheckpointSettings {
+  std::string checkpoint;
+  std::int64_t checkpoint_every = 0;
+  int keep = 3;
+  bool resume = false;
+  bool overwrite = false;
+
+  template <class Visitor>
+  void visit(Visitor& v) {
+    v("checkpoint", checkpoint, "folder for checkpoints");
+    v("checkpoint-every", checkpoint_every, "steps between checkpoints (0: at step 0 and at the end)");
+    v("keep", keep, "newest checkpoints to keep (0: all)");
+    v("resume", resume, "go on from the newest valid checkpoint of the folder");
+    v("overwrite", overwrite, "begin anew in a folder that holds checkpoints, removing them");
+  }
+};
+
+struct Configuration {
+  DataSettings data;
+  ModelSettings model;
+  OptimizerSettings optimizer;
+  GridSettings grid;
+  RunSettings run;
+  CheckpointSettings checkpoint;
+
+  template <class Visitor>
+  void visit(Visitor& v) {
+    data.visit(v);
+    model.visit(v);
+    optimizer.visit(v);
+    grid.visit(v);
+    run.visit(v);
+    checkpoint.visit(v);
+  }
+
+  /// Throws UserError on a value out of range or settings that contradict each other.
+  void validate() const;
+};
+
+/// The configuration as TOML, one `name = value` line per setting.
+std::string to_toml(Configuration configuration);
+/// Reads what to_toml() wrote. Throws UserError naming `source` on unknown keys or wrong values.
+Configuration from_toml(const std::string& toml, const std::string& source);
+
+}  // namespace lamina
