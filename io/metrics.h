@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 #include <optional>
+#include <string>
 
 namespace lamina {
 
@@ -27,11 +28,15 @@ class MetricsFile {
  public:
   /// No file: records go nowhere. `resumed_step`: records of later steps in an existing file are dropped
   /// first, so that a resumed run's file has each step once; without it an existing file is begun anew.
+  /// Throws UserError when the path cannot be written, or what is there has other content.
   MetricsFile(const std::filesystem::path& file, std::optional<std::int64_t> resumed_step);
+  /// Throws UserError when the record cannot be written, e.g. on a full disk.
   void write(const TrainingRecord& record);
   void write(const ValidationRecord& record);
 
  private:
+  void write_line(const std::string& line);
+
   std::filesystem::path path_;
   std::ofstream file_;
 };

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "runtime/tiling.h"
@@ -80,6 +81,9 @@ class EvaluationLanes {
   void fetch(std::int64_t chunk, const Tiling& tiling, LaneBatch& batch) const;
 
  private:
+  std::int64_t lane_predictions(int lane) const;
+  int valid_steps(std::int64_t chunk, int lane) const;
+
   std::vector<std::int32_t> tokens_;
   int batch_, time_steps_;
 };

@@ -29,9 +29,12 @@ CheckpointCost save_run(const std::filesystem::path& file, const CheckpointRecor
 /// Collective. Throws DamagedCheckpoint or UserError on every rank alike.
 void load_run(const std::filesystem::path& file, RunTensors tensors, Backend& backend, ProcessGrid& grid);
 
-/// A device by its setting ("cpu", "cuda"); `threads` as in RunSettings. Throws UserError where it is not
-/// built in. Collective over `world` (the ranks of a node share its cores).
-std::unique_ptr<Backend> make_backend(const std::string& device, int threads, Communicator& world);
+/// Threads of each rank for a setting: `wanted`, or for 0 the cores of a host shared among its ranks.
+/// Collective.
+int threads_per_rank(int wanted, Communicator& world);
+
+/// A device by its setting ("cpu", "cuda"). Throws UserError where it is not built in.
+std::unique_ptr<Backend> make_backend(const std::string& device, int threads);
 
 /// A trained model, read for evaluation or generation.
 struct TrainedModel {

@@ -12,9 +12,10 @@ struct RunSummary {
   std::string task, data;
   std::int64_t training_characters = 0, validation_characters = 0;
   int vocabulary = 0;
-  int data_ranks = 1, model_ranks = 1, lane_groups = 1, unit_blocks = 8, passes = 1, threads = 1;
-  std::string transport, device;
-  std::string model;  ///< "2-layer LSTM, 512 units, layer normalization, embedding 128"
+  int data_ranks = 1, model_ranks = 1, lane_groups = 1, unit_blocks = 8, passes = 1;
+  std::string transport;
+  std::string device;  ///< with its threads: "AMD EPYC, AVX3, oneDNN 2.6.3, 4 threads"
+  std::string model;   ///< "2-layer LSTM, 512 units, layer normalization, embedding 128"
   std::int64_t parameters = 0;
   double megabytes_per_rank = 0;  ///< parameters, gradients, optimizer state, saved activations
   std::int64_t batch = 0, time_steps = 0, steps = 0, first_step = 0;
@@ -29,6 +30,13 @@ struct Status {
   double communication_share = 0;  ///< of the interval's time, this rank
   double seconds_left = 0;
 };
+
+/// The summary as aligned lines "  name  fact".
+std::string summary_text(const RunSummary& summary);
+/// "[#####-----]   500/1000  loss 1.523 nats  2.197 bpc  | 23.4k tok/s | norm 0.83 | lr 2.0e-03 | …"
+std::string status_line(const Status& status);
+/// "1m12s", "2h05m", "3d04h": two units at most.
+std::string duration_text(double seconds);
 
 class Progress {
  public:

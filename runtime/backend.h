@@ -53,6 +53,7 @@ struct LstmParameters {
   std::span<T> bias_c;  ///< [K, U]
 };
 
+/// h_last may be the memory of h_first, and c_last that of c_first: the state advances in place.
 struct RecurrenceForward {
   int time_steps = 0;              ///< T <= max_time_steps
   std::span<const float> input;    ///< full [D, T, R, I]

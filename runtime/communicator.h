@@ -5,12 +5,15 @@
 // implementation, so that the bits of a result do not depend on the transport.
 #pragma once
 
+#include <algorithm>
+#include <chrono>
 #include <concepts>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "runtime/error.h"
@@ -34,8 +37,10 @@ constexpr ElementType element_type() {
     return ElementType::int32;
   else if constexpr (std::same_as<U, std::int64_t> || std::same_as<U, std::uint64_t>)
     return ElementType::int64;
-  else if constexpr (sizeof(U) == 1)
+  else {
+    static_assert(sizeof(U) == 1, "only bytes, 32 and 64 bit integers, float and double travel");
     return ElementType::byte;
+  }
 }
 
 /// Where this rank's time in collectives goes; for the status line and the benchmarks.
@@ -55,7 +60,8 @@ class Communicator {
   /// "self", "threads", "mpi", "mpi+shared-memory": for people.
   virtual std::string transport() const = 0;
 
-  /// Ranks of equal `color` form a new group, ordered by (key, rank). Collective.
+  /// Ranks of equal `color` (0 or more) form a new group, ordered by (key, rank). Collective. A group shares
+  /// the fate of the one it came from: who abandons one abandons both. Groups end on all their ranks alike.
   std::unique_ptr<Communicator> split(int color, int key);
 
   void barrier();
@@ -67,37 +73,45 @@ class Communicator {
     if (size() > 1) timed([&] { do_broadcast(values.data(), values.size(), element_type<T>(), root); });
   }
 
-  /// part: [n], equal on all ranks; out: [size * n], the part of rank r at r * n.
+  /// part: [n], n equal on all ranks; out: [size * n], the part of rank r at r * n. `part` may be this rank's
+  /// own place in `out`; else they are apart.
   template <class T>
   void all_gather(std::span<const T> part, std::span<T> out) {
     check(out.size() == part.size() * static_cast<std::size_t>(size()),
           "all_gather: out must hold size() parts");
+    check(apart(part, std::span<const T>(out)) || part.data() == out.data() + offset(part.size()),
+          "all_gather: part must be apart from out, or lie at its place in it");
     if (size() == 1) return copy(part, out);
     timed([&] { do_all_gather(part.data(), out.data(), part.size(), element_type<T>()); });
   }
 
-  /// in: [size * n], block r goes to rank r; out: [size * n], block r came from rank r.
+  /// in: [size * n], block r goes to rank r; out: [size * n], apart from in, block r came from rank r.
   template <class T>
   void all_to_all(std::span<const T> in, std::span<T> out) {
     check(in.size() == out.size() && in.size() % static_cast<std::size_t>(size()) == 0,
           "all_to_all: in and out must hold size() equal blocks");
+    check(apart(in, std::span<const T>(out)), "all_to_all: in and out must be apart");
     if (size() == 1) return copy(in, out);
     timed([&] {
       do_all_to_all(in.data(), out.data(), in.size() / static_cast<std::size_t>(size()), element_type<T>());
     });
   }
 
-  /// Every rank gets the reduction of all ranks' `values` (sum: fixed tree order).
+  /// Every rank gets the reduction of all ranks' `values` (sum: fixed tree order; bytes have none).
   template <class T>
   void all_reduce(std::span<T> values, Reduction reduction = Reduction::sum) {
+    check(reduction == Reduction::sum ? sizeof(T) > 1 : keeps_order<T>(),
+          "all_reduce: no such reduction of this type");
     if (size() > 1) timed([&] { do_all_reduce(values.data(), values.size(), element_type<T>(), reduction); });
   }
 
-  /// in: [size * n]; out: [n], the sum over ranks of their block `rank()` (fixed tree order).
+  /// in: [size * n]; out: [n], apart from in, the sum over ranks of their block `rank()` (fixed tree order).
   template <class T>
   void reduce_scatter(std::span<const T> in, std::span<T> out) {
+    static_assert(sizeof(T) > 1, "bytes have no sum");
     check(in.size() == out.size() * static_cast<std::size_t>(size()),
           "reduce_scatter: in must hold size() parts");
+    check(apart(in, std::span<const T>(out)), "reduce_scatter: in and out must be apart");
     if (size() == 1) return copy(in, out);
     timed([&] { do_reduce_scatter(in.data(), out.data(), out.size(), element_type<T>()); });
   }
@@ -106,6 +120,8 @@ class Communicator {
   void broadcast(std::string& text, int root);
 
   /// This rank cannot go on: peers that wait, or will wait, get a PeerError with `reason` instead of hanging.
+  /// Reaches the groups that this one came from or was split into; over MPI the ranks of this node (the
+  /// others end with MpiSession::abort). After this, or a PeerError, no call of these groups succeeds.
   /// Not collective, never throws.
   virtual void abandon(const std::string& reason) noexcept = 0;
 
@@ -118,8 +134,8 @@ class Communicator {
  protected:
   Communicator() = default;
 
-  // Called only for groups of two or more. Counts are in elements of `type`.
   virtual std::unique_ptr<Communicator> do_split(int color, int key) = 0;
+  // Called only for groups of two or more. Counts are in elements of `type`.
   virtual void do_barrier() = 0;
   virtual void do_broadcast(void* values, std::size_t count, ElementType type, int root) = 0;
   virtual void do_all_gather(const void* part, void* out, std::size_t count, ElementType type) = 0;
@@ -128,11 +144,43 @@ class Communicator {
   virtual void do_reduce_scatter(const void* in, void* out, std::size_t count, ElementType type) = 0;
 
  private:
+  class Timer {
+   public:
+    explicit Timer(CommunicationTime& total) : total_(total) {}
+    ~Timer() {
+      total_.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+      ++total_.calls;
+    }
+    Timer(const Timer&) = delete;
+    Timer& operator=(const Timer&) = delete;
+
+   private:
+    CommunicationTime& total_;
+    std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  };
+
+  template <class Operation>
+  void timed(const Operation& operation) {
+    const Timer timer(time_);
+    operation();
+  }
+
   template <class T>
   static void copy(std::span<const T> from, std::span<T> to) {
     if (from.data() != to.data()) std::copy(from.begin(), from.end(), to.begin());
   }
-  void timed(const std::function<void()>& operation);
+  template <class T>
+  static bool apart(std::span<const T> a, std::span<const T> b) {
+    const std::less_equal<> before;
+    return a.empty() || b.empty() || before(a.data() + a.size(), b.data()) ||
+           before(b.data() + b.size(), a.data());
+  }
+  // Integers travel as signed, bytes as unsigned; others would be compared wrongly.
+  template <class T>
+  static constexpr bool keeps_order() {
+    return std::is_floating_point_v<T> || std::is_signed_v<T> == (sizeof(T) > 1);
+  }
+  std::size_t offset(std::size_t part) const { return part * static_cast<std::size_t>(rank()); }
 
   CommunicationTime time_;
 };
@@ -141,11 +189,16 @@ class Communicator {
 std::unique_ptr<Communicator> make_self_communicator();
 
 /// Runs `body` once per rank, each on a thread of its own, over one communicator of threads. When a rank
-/// throws, its peers get PeerError; after all have ended the first rank's own error is rethrown.
+/// throws, or ends while others wait for it, they get PeerError; after all have ended the error of the lowest
+/// rank is rethrown, one of its own before a PeerError.
 void run_on_threads(int ranks, const std::function<void(Communicator& world)>& body);
 
 /// MPI for the lifetime of this object: MPI_Init_thread … MPI_Finalize. One per process, made in main().
 /// In a program started without mpirun it is a world of one.
+///
+/// Groups whose ranks share a node exchange through shared memory, others through MPI. The environment
+/// variable LAMINA_TRANSPORT, read here on rank 0, overrides: "mpi" for MPI everywhere, "shared-memory" to
+/// insist that all ranks share a node. Other values are a UserError on every rank.
 class MpiSession {
  public:
   MpiSession(int* argc, char*** argv);

@@ -39,12 +39,12 @@ class TreeMerger {
   std::vector<Value> stack_;
 };
 
-/// Sum of leaf(0) … leaf(count-1) in the fixed tree order; `count` >= 1.
+/// Sum of leaf(first) … leaf(first + count - 1) in the fixed tree order; `count` >= 1.
 template <class Leaf>
-auto tree_sum(std::size_t count, const Leaf& leaf) -> decltype(leaf(std::size_t{0})) {
-  if (count == 1) return leaf(std::size_t{0});
+auto tree_sum(std::size_t count, const Leaf& leaf, std::size_t first = 0) -> decltype(leaf(first)) {
+  if (count == 1) return leaf(first);
   const std::size_t left = std::bit_floor(count - 1);  // the largest power of two below count
-  return tree_sum(left, leaf) + tree_sum(count - left, [&](std::size_t i) { return leaf(left + i); });
+  return tree_sum(left, leaf, first) + tree_sum(count - left, leaf, first + left);
 }
 
 }  // namespace lamina

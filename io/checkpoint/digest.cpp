@@ -1,0 +1,77 @@
+#include "io/checkpoint/digest.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <xxhash.h>
+
+#include <cstring>
+
+namespace lamina::checkpoint {
+namespace {
+
+/// The bytes that a root digest is taken over.
+class Description {
+ public:
+  void raw(const void* data, std::size_t size) { bytes_.append(static_cast<const char*>(data), size); }
+  void number(std::uint64_t value) { raw(&value, sizeof value); }
+  void number(std::int64_t value) { raw(&value, sizeof value); }
+  void text(const std::string& value) {
+    number(static_cast<std::uint64_t>(value.size()));
+    bytes_ += value;
+  }
+  Digest digest() const { return digest_of(std::as_bytes(std::span(bytes_))); }
+
+ private:
+  std::string bytes_;
+};
+
+void describe(const CheckpointRecord& record, Description& out) {
+  out.number(kFormatVersion);
+  out.number(record.step);
+  out.number(record.seed);
+  for (const std::int64_t value : {std::int64_t{record.lane_groups}, std::int64_t{record.unit_blocks},
+                                   std::int64_t{record.batch}, record.epoch, record.chunk})
+    out.number(value);
+  out.text(record.configuration);
+  out.text(record.build);
+  out.number(static_cast<std::uint64_t>(record.vocabulary.size()));
+  out.raw(record.vocabulary.data(), record.vocabulary.size() * sizeof(char32_t));
+}
+
+void describe(const DescribedTensor& tensor, Description& out) {
+  const TensorLayout& layout = tensor.layout;
+  out.text(layout.path);
+  out.number(static_cast<std::uint64_t>(layout.shape.size()));
+  for (const std::int64_t size : layout.shape) out.number(size);
+  for (const std::int64_t value : {layout.outer, layout.split, layout.inner, std::int64_t{layout.outer_parts},
+                                   std::int64_t{layout.split_parts}})
+    out.number(value);
+  out.raw(tensor.digests.data(), tensor.digests.size() * sizeof(Digest));
+}
+
+}  // namespace
+
+Digest digest_of(std::span<const std::byte> bytes) {
+  XXH128_canonical_t canonical;
+  XXH128_canonicalFromHash(&canonical, XXH3_128bits(bytes.data(), bytes.size()));
+  Digest digest;
+  static_assert(sizeof digest == sizeof canonical.digest);
+  std::memcpy(digest.data(), canonical.digest, sizeof digest);
+  return digest;
+}
+
+Digest digest_of(std::span<const float> values) { return digest_of(std::as_bytes(values)); }
+
+Digest digest_of(const std::vector<Digest>& digests) { return digest_of(std::as_bytes(std::span(digests))); }
+
+std::string to_hex(const Digest& digest) { return fmt::format("{:02x}", fmt::join(digest, "")); }
+
+Digest root_digest(const CheckpointRecord& record, const std::vector<DescribedTensor>& tensors) {
+  Description description;
+  describe(record, description);
+  description.number(static_cast<std::uint64_t>(tensors.size()));
+  for (const DescribedTensor& tensor : tensors) describe(tensor, description);
+  return description.digest();
+}
+
+}  // namespace lamina::checkpoint

@@ -1,0 +1,40 @@
+// Plain files, with the system's reason in every error (std::runtime_error).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+
+namespace lamina::checkpoint {
+
+/// A file descriptor, owned.
+class Descriptor {
+ public:
+  /// As open(2).
+  Descriptor(const std::filesystem::path& file, int flags);
+  ~Descriptor();
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+
+  operator int() const { return descriptor_; }
+  /// Network file systems report late write errors here.
+  void close();
+
+ private:
+  int descriptor_;
+};
+
+/// All of `bytes` at byte `place`.
+void write_at(const Descriptor& file, std::int64_t place, std::span<const std::byte> bytes);
+/// "; 1.5 MB are free on its disk", or nothing where that is unknown.
+std::string free_space_note(const std::filesystem::path& file_or_folder);
+
+/// Takes `size` bytes of disk space for `file` (at `path`), where the file system can. Throws, saying how
+/// much is free.
+void reserve(const Descriptor& file, std::int64_t size, const std::filesystem::path& path);
+void resize(const Descriptor& file, std::int64_t size);
+/// Until the file's content, or a folder's names, are on the disk.
+void synchronize(const std::filesystem::path& file_or_folder);
+
+}  // namespace lamina::checkpoint

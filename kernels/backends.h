@@ -1,0 +1,20 @@
+// The devices that can train, each behind runtime/backend.h.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "runtime/backend.h"
+
+namespace lamina {
+
+/// Computes on this machine's cores, on `threads` >= 1 threads. The results do not depend on `threads`.
+std::unique_ptr<Backend> make_cpu_backend(int threads);
+
+/// Computes on an NVIDIA GPU. Throws UserError where this build or this machine has none.
+std::unique_ptr<Backend> make_cuda_backend();
+
+/// Model of the CPU, the SIMD instruction set in use and the version of oneDNN: for people.
+std::string cpu_description();
+
+}  // namespace lamina

@@ -1,0 +1,68 @@
+// Unit blocks over the model axis: full activations from blocked ones, and blocked gradients from partial
+// sums. Legend of shapes: runtime/backend.h.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "runtime/communicator.h"
+#include "runtime/tiling.h"
+
+namespace lamina {
+
+/// Blocked values of all model ranks, side by side as complete rows.
+class BlockGather {
+ public:
+  BlockGather(const Share& blocks, Communicator& model_axis);
+
+  /// blocked: [groups, K, rows, width], this rank's blocks. Writes full rows [rows, G * width] of group d at
+  /// full + d * group_stride (in elements). Collective.
+  void run(int groups, int rows, int width, std::span<const float> blocked, float* full,
+           std::size_t group_stride);
+
+  /// The same, with all blocks kept apart: all [groups, G, rows, width]. Collective.
+  void run_blocked(int groups, int rows, int width, std::span<const float> blocked, std::span<float> all);
+
+ private:
+  std::span<const float> gather(std::span<const float> blocked);
+
+  Share blocks_;
+  Communicator& model_axis_;
+  std::vector<float> gathered_;  ///< [M, groups, K, rows, width]
+};
+
+/// Sums over all G blocks of the layer, in the order of runtime/tree.h: each block contributes complete rows,
+/// each rank keeps the columns of its own blocks.
+///
+///   sum.start(groups, rows, width, out);
+///   for all d, pieces of rows: sum.add(d, first_row, count, partials);   // from any thread
+///   sum.finish();                                                        // collective
+///
+/// or, when every rank wants the columns of all blocks,
+///
+///   sum.start(groups, rows, width);  …  sum.finish_everywhere(all);
+class BlockSum {
+ public:
+  BlockSum(const Share& blocks, Communicator& model_axis);
+
+  /// out: blocked [groups, K, rows, width], set by finish().
+  void start(int groups, int rows, int width, std::span<float> out = {});
+  /// partials: [K, count, G * width], the contributions of this rank's blocks to the rows
+  /// [first_row, first_row + count) of a group. Every row exactly once; disjoint rows from several threads.
+  void add(int group, int first_row, int count, std::span<const float> partials);
+  /// The same for contributions that lie `stride` elements apart: that of block k at partials + k * stride.
+  void add(int group, int first_row, int count, const float* partials, std::size_t stride);
+  void finish();
+  /// all: [groups, G, rows, width].
+  void finish_everywhere(std::span<float> all);
+
+ private:
+  Share blocks_;
+  Communicator& model_axis_;
+  int groups_ = 0, rows_ = 0, width_ = 0;
+  std::span<float> out_;
+  float* sums_ = nullptr;      ///< packed_, or out_ on a rank that owns all blocks
+  std::vector<float> packed_;  ///< [M, groups, K, rows, width]: sums over this rank's blocks, by destination
+};
+
+}  // namespace lamina

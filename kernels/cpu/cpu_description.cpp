@@ -1,0 +1,32 @@
+#include <dnnl.h>
+
+#include <fstream>
+#include <string>
+
+#include "kernels/backends.h"
+#include "kernels/cpu/elementwise.h"
+
+namespace lamina {
+namespace {
+
+std::string cpu_model() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);)
+    if (line.starts_with("model name") && line.find(": ") != std::string::npos)
+      return line.substr(line.find(": ") + 2);
+  return "CPU of unknown model";
+}
+
+std::string onednn_version() {
+  const dnnl_version_t& version = *dnnl_version();
+  return std::to_string(version.major) + "." + std::to_string(version.minor) + "." +
+         std::to_string(version.patch);
+}
+
+}  // namespace
+
+std::string cpu_description() {
+  return cpu_model() + ", " + elementwise::instruction_set() + ", oneDNN " + onednn_version();
+}
+
+}  // namespace lamina

@@ -1,0 +1,82 @@
+#include "kernels/cpu/dropout.h"
+
+#include <vector>
+
+#include "kernels/cpu/parallel.h"
+#include "runtime/error.h"
+
+namespace lamina::dropout {
+namespace {
+
+std::size_t size(int n) { return static_cast<std::size_t>(n); }
+
+// Factors of `count` elements from `first_index` on: 0 or 1 / (1 - p). Four draws share a Philox block.
+void draw_factors(const DropoutMask& mask, std::uint64_t first_index, std::span<float> factors) {
+  const float kept = 1 / (1 - mask.probability);
+  for (std::size_t i = 0; i < factors.size();) {
+    const std::uint64_t index = first_index + i;
+    const PhiloxBlock draws = mask.stream->bits(mask.step, index / 4);
+    for (std::size_t word = index % 4; word < 4 && i < factors.size(); ++word, ++i)
+      factors[i] = to_unit_interval(draws[word]) >= mask.probability ? kept : 0;
+  }
+}
+
+struct Place {
+  std::size_t group, row;         ///< of the lane, on this rank
+  std::size_t first_time, times;  ///< time steps that share the factors
+};
+
+// use(place, factors) for all lanes and time steps; factors: units [first_unit, first_unit + units).
+template <class Use>
+void for_mask_rows(int threads, const DropoutMask& mask, int first_unit, int units, const Use& use) {
+  const std::size_t rows = size(mask.tiling.rows), steps = size(mask.time_steps);
+  const std::size_t masks_of_lane = mask.variational ? 1 : steps;
+  parallel_for(threads, size(mask.tiling.local_lanes()), [&](std::size_t lane) {
+    std::vector<float> factors(size(units));
+    for (std::size_t t = 0; t < masks_of_lane; ++t) {
+      const std::uint64_t element = (size(mask.tiling.first_lane()) + lane) * steps + t;
+      draw_factors(mask, element * size(mask.width) + size(first_unit), factors);
+      use(Place{lane / rows, lane % rows, t, mask.variational ? steps : 1}, factors);
+    }
+  });
+}
+
+void check_mask(const DropoutMask& mask, std::size_t elements, int width) {
+  check(mask.stream != nullptr, "dropout: no random stream");
+  check(mask.probability >= 0 && mask.probability < 1, "dropout: probability must be in [0, 1)");
+  check(elements == size(mask.tiling.local_lanes()) * size(mask.time_steps) * size(width),
+        "dropout: size does not fit the mask");
+}
+
+}  // namespace
+
+void forward(int threads, const DropoutMask& mask, std::span<const float> x, std::span<float> out) {
+  check_mask(mask, x.size(), mask.width);
+  check(out.size() == x.size(), "dropout: sizes differ");
+  const std::size_t rows = size(mask.tiling.rows), steps = size(mask.time_steps), width = size(mask.width);
+  for_mask_rows(threads, mask, 0, mask.width, [&](const Place& place, const std::vector<float>& factors) {
+    for (std::size_t t = place.first_time; t < place.first_time + place.times; ++t) {
+      const std::size_t at = ((place.group * steps + t) * rows + place.row) * width;
+      for (std::size_t j = 0; j < width; ++j) out[at + j] = x[at + j] * factors[j];
+    }
+  });
+}
+
+void backward(int threads, const DropoutMask& mask, std::span<float> dx) {
+  const Share& blocks = mask.tiling.blocks;
+  check(mask.width % blocks.count == 0, "dropout: the width must divide into blocks");
+  const int block_width = mask.width / blocks.count;
+  check_mask(mask, dx.size(), block_width * blocks.local);
+  const std::size_t rows = size(mask.tiling.rows), steps = size(mask.time_steps);
+  const std::size_t local = size(blocks.local), width = size(block_width);
+  const auto apply = [&](const Place& place, const std::vector<float>& factors) {
+    for (std::size_t k = 0; k < local; ++k)
+      for (std::size_t t = place.first_time; t < place.first_time + place.times; ++t) {
+        const std::size_t at = ((place.group * local + k) * steps * rows + t * rows + place.row) * width;
+        for (std::size_t j = 0; j < width; ++j) dx[at + j] *= factors[k * width + j];
+      }
+  };
+  for_mask_rows(threads, mask, blocks.first * block_width, blocks.local * block_width, apply);
+}
+
+}  // namespace lamina::dropout

@@ -1,0 +1,130 @@
+#include "launch/commands/checkpoint.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <exception>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "io/checkpoint.h"
+#include "io/text.h"
+#include "launch/commands/output.h"
+#include "runtime/error.h"
+
+namespace lamina {
+namespace {
+
+/// The checkpoints that a person names: a file, or all of a folder.
+std::vector<std::filesystem::path> checkpoints_at(const std::string& file_or_folder) {
+  if (!std::filesystem::is_directory(file_or_folder)) return {file_or_folder};
+  std::vector<std::filesystem::path> files = CheckpointFolder(file_or_folder).list();
+  if (files.empty())
+    throw UserError(
+        fmt::format("{} holds no checkpoint: give a checkpoint file or the folder of a run", file_or_folder));
+  return files;
+}
+
+std::string shape_of(const TensorSummary& tensor) { return fmt::format("{}", tensor.shape); }
+
+std::string tensor_table(const std::vector<TensorSummary>& tensors) {
+  std::size_t path = 0, shape = 0;
+  for (const TensorSummary& tensor : tensors) {
+    path = std::max(path, tensor.path.size());
+    shape = std::max(shape, shape_of(tensor).size());
+  }
+  std::string table = fmt::format("  {:<{}}  {:>{}}  {:>12}  {:>12}  {:>12}\n", "tensor", path, "shape",
+                                  shape, "min", "max", "mean");
+  for (const TensorSummary& t : tensors)
+    table += fmt::format("  {:<{}}  {:>{}}  {:>12.5g}  {:>12.5g}  {:>12.5g}\n", t.path, path, shape_of(t),
+                         shape, t.minimum, t.maximum, t.mean);
+  return table;
+}
+
+std::string indented(const std::string& lines) {
+  std::string text;
+  for (std::size_t begin = 0; begin < lines.size();) {
+    const std::size_t end = std::min(lines.find('\n', begin), lines.size());
+    text += "  " + lines.substr(begin, end - begin) + '\n';
+    begin = end + 1;
+  }
+  return text;
+}
+
+std::string as_text(const std::filesystem::path& file, const CheckpointSummary& summary) {
+  const CheckpointRecord& record = summary.record;
+  return fmt::format(
+      "{}\n"
+      "  step         {} (epoch {}, chunk {} of each lane)\n"
+      "  seed         {}\n"
+      "  lanes        {} in {} lane groups\n"
+      "  unit blocks  {}\n"
+      "  vocabulary   {} characters\n"
+      "  written by   {}\n"
+      "  root digest  {}\n\n{}\nconfiguration\n{}",
+      file.string(), record.step, record.epoch, record.chunk, record.seed, record.batch, record.lane_groups,
+      record.unit_blocks, record.vocabulary.size(), record.build, summary.root_digest,
+      tensor_table(summary.tensors), indented(record.configuration));
+}
+
+std::string as_json(const std::filesystem::path& file, const CheckpointSummary& summary) {
+  const CheckpointRecord& record = summary.record;
+  nlohmann::ordered_json json{{"file", file.string()},
+                              {"step", record.step},
+                              {"epoch", record.epoch},
+                              {"chunk", record.chunk},
+                              {"seed", record.seed},
+                              {"batch", record.batch},
+                              {"lane_groups", record.lane_groups},
+                              {"unit_blocks", record.unit_blocks},
+                              {"vocabulary", encode_utf8(record.vocabulary)},
+                              {"build", record.build},
+                              {"root_digest", summary.root_digest},
+                              {"configuration", record.configuration}};
+  for (const TensorSummary& tensor : summary.tensors)
+    json["tensors"].push_back({{"path", tensor.path},
+                               {"shape", tensor.shape},
+                               {"min", tensor.minimum},
+                               {"max", tensor.maximum},
+                               {"mean", tensor.mean},
+                               {"digest", tensor.digest}});
+  return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
+}
+
+/// Prints that `file` is whole; else what is wrong with it is returned.
+std::exception_ptr verify(const std::filesystem::path& file) {
+  try {
+    const CheckpointSummary summary = verify_checkpoint(file);
+    print(fmt::format("{}: whole, step {}, {} tensors\n", file.string(), summary.record.step,
+                      summary.tensors.size()));
+    return nullptr;
+  } catch (const DamagedCheckpoint&) {
+    print(fmt::format("{}: damaged\n", file.string()));
+    return std::current_exception();
+  } catch (const UserError&) {
+    print(fmt::format("{}: cannot be read\n", file.string()));
+    return std::current_exception();
+  }
+}
+
+}  // namespace
+
+void inspect_checkpoint(const std::string& file_or_folder, bool json) {
+  const std::filesystem::path file = checkpoints_at(file_or_folder).back();
+  const CheckpointSummary summary = verify_checkpoint(file);
+  print(json ? as_json(file, summary) : as_text(file, summary));
+}
+
+void verify_checkpoints(const std::vector<std::string>& files_or_folders) {
+  std::exception_ptr first;
+  for (const std::string& name : files_or_folders) {
+    for (const std::filesystem::path& file : checkpoints_at(name)) {
+      const std::exception_ptr error = verify(file);
+      if (!first) first = error;
+    }
+  }
+  if (first) std::rethrow_exception(first);
+}
+
+}  // namespace lamina

@@ -1,0 +1,61 @@
+#include "launch/commands/train.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+
+#include "launch/commands/output.h"
+#include "launch/train.h"
+
+namespace lamina {
+namespace {
+
+std::string read_file(const std::string& file) {
+  std::ifstream in(file, std::ios::binary);
+  const std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+  if (!in.good() && !in.eof())
+    throw UserError(fmt::format("--config {} cannot be read: {}", file, std::strerror(errno)));
+  return text;
+}
+
+}  // namespace
+
+TrainCommand::TrainCommand(CLI::App& command) : source_flags_(command), flags_(command) {
+  flags_.add("Data", settings_of(configuration_.data));
+  flags_.add("Model", settings_of(configuration_.model));
+  flags_.add("Optimizer", settings_of(configuration_.optimizer));
+  flags_.add("Grid", settings_of(configuration_.grid));
+  flags_.add("Run", settings_of(configuration_.run));
+  flags_.add("Checkpoints", settings_of(configuration_.checkpoint));
+  source_flags_.add("Configuration", settings_of(source_));
+}
+
+Configuration TrainCommand::configuration() {
+  source_flags_.apply();
+  if (!source_.config.empty()) configuration_ = from_toml(read_file(source_.config), source_.config);
+  flags_.apply();
+  return configuration_;
+}
+
+ExitCode TrainCommand::run(Communicator& world) {
+  const Configuration wanted = configuration();
+  if (source_.print_configuration) {
+    if (world.rank() == 0) print(to_toml(wanted));
+    return ExitCode::done;
+  }
+  const TrainingResult result = train(wanted, world);
+  return result.last_checkpoint_written ? ExitCode::done : ExitCode::checkpoint_not_written;
+}
+
+Configuration configuration_from_arguments(const std::vector<std::string>& arguments) {
+  CLI::App app("", "lamina train");
+  TrainCommand command(app);
+  parse_arguments(app, arguments);
+  return command.configuration();
+}
+
+}  // namespace lamina

@@ -1,0 +1,23 @@
+// A text read once and given to every rank: vocabulary, training tokens, held-out tokens.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "io/text.h"
+#include "launch/configuration.h"
+#include "runtime/communicator.h"
+
+namespace lamina {
+
+struct Corpus {
+  Vocabulary vocabulary;  ///< of the training text
+  std::vector<std::int32_t> training, validation;
+  std::size_t left_out = 0;  ///< held-out characters that the training text does not have
+};
+
+/// Rank 0 reads. Collective; throws UserError on every rank alike.
+Corpus read_corpus(const DataSettings& settings, Communicator& world);
+
+}  // namespace lamina

@@ -1,0 +1,144 @@
+// The program: MPI, a command, and one exit code and at most one message for the whole job.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <mutex>
+#include <new>
+#include <span>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "io/checkpoint.h"
+#include "launch/commands.h"
+#include "runtime/communicator.h"
+#include "runtime/error.h"
+
+namespace lamina {
+namespace {
+
+using namespace std::chrono_literals;
+
+/// How long a rank with an error that every rank should have waits for the others to say the same.
+constexpr auto kAgreementLimit = 6s;
+/// How long a rank that lost a peer leaves the word to that peer.
+constexpr auto kPeerSpeaks = 3s;
+
+/// How a command ended on one rank.
+struct Outcome {
+  int code = 0;
+  std::string message;
+};
+
+void say(const std::string& message) {
+  std::fflush(stdout);
+  fmt::print(stderr, "lamina: {}\n", message);
+}
+
+void say_alone(int rank, const std::string& message) {
+  std::array<char, 256> host{};
+  gethostname(host.data(), host.size() - 1);
+  say(fmt::format("rank {} on {}: {}", rank, host.data(), message));
+}
+
+/// Ends the whole job, for the other ranks may wait for this one.
+[[noreturn]] void fail_alone(int rank, ExitCode code, const std::string& message) {
+  say_alone(rank, message);
+  MpiSession::abort(static_cast<int>(code));
+}
+
+/// Ends the process when it lives longer than `limit`.
+class Deadline {
+ public:
+  Deadline(std::chrono::seconds limit, const Outcome& outcome, int rank)
+      : thread_([this, limit, outcome, rank](const std::stop_token& stop) {
+          std::unique_lock lock(mutex_);
+          if (ended_.wait_for(lock, stop, limit, [&] { return stop.stop_requested(); })) return;
+          say_alone(rank, outcome.message);
+          std::_Exit(outcome.code);  // mpirun ends the other ranks
+        }) {}
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable_any ended_;
+  std::jthread thread_;
+};
+
+/// Runs the command. An error that all ranks have alike is an outcome; any other ends the job.
+Outcome outcome_of(const std::vector<std::string>& arguments, Communicator& world) {
+  const auto failure = [](ExitCode code, const char* message) {
+    return Outcome{static_cast<int>(code), message};
+  };
+  const int rank = world.rank();
+  try {
+    return {static_cast<int>(run_command(arguments, world)), ""};
+  } catch (const UserError& error) {
+    return failure(error.code(), error.what());
+  } catch (const DamagedCheckpoint& error) {
+    return failure(ExitCode::damaged_checkpoint, error.what());
+  } catch (const CheckpointWriteError& error) {
+    return failure(ExitCode::checkpoint_not_written, error.what());
+  } catch (const PeerError& error) {
+    std::this_thread::sleep_for(kPeerSpeaks);
+    fail_alone(rank, ExitCode::peer_lost, error.what());
+  } catch (const std::bad_alloc&) {
+    fail_alone(rank, ExitCode::internal_error,
+               "out of memory: use more --model-parallel ranks or --passes, or a smaller model");
+  } catch (const std::exception& error) {
+    fail_alone(rank, ExitCode::internal_error, error.what());
+  }
+}
+
+/// Rank 0's output may still be on its way; a full disk shows here.
+void flush_output(Outcome& outcome) {
+  if (outcome.code == 0 && (std::fflush(stdout) != 0 || std::ferror(stdout) != 0))
+    outcome = {static_cast<int>(ExitCode::internal_error), "standard output cannot be written"};
+}
+
+/// The code of the first rank that failed, on every rank; that rank says why, so it is said once. A rank that
+/// failed while the others go on says so after a while and ends the job.
+int agree(const Outcome& outcome, Communicator& world) {
+  std::unique_ptr<Deadline> deadline;
+  if (!outcome.message.empty()) deadline = std::make_unique<Deadline>(kAgreementLimit, outcome, world.rank());
+
+  std::vector<std::int32_t> codes(static_cast<std::size_t>(world.size()));
+  world.all_gather(std::span<const std::int32_t>(&outcome.code, 1), std::span(codes));
+
+  const auto first = std::find_if(codes.begin(), codes.end(), [](std::int32_t code) { return code != 0; });
+  if (first == codes.end()) return 0;
+  if (first - codes.begin() == world.rank() && !outcome.message.empty()) say(outcome.message);
+  return *first;
+}
+
+int run(std::vector<std::string> arguments, Communicator& world) {
+  Outcome outcome = outcome_of(arguments, world);
+  flush_output(outcome);
+  try {
+    return agree(outcome, world);
+  } catch (const std::exception& error) {
+    fail_alone(world.rank(), static_cast<ExitCode>(outcome.code == 0 ? 5 : outcome.code),
+               outcome.message.empty() ? error.what() : outcome.message);
+  }
+}
+
+}  // namespace
+}  // namespace lamina
+
+int main(int argc, char** argv) {
+  try {
+    lamina::MpiSession session(&argc, &argv);
+    return lamina::run({argv + 1, argv + argc}, session.world());
+  } catch (const lamina::UserError& error) {
+    lamina::say(error.what());
+    return static_cast<int>(error.code());
+  } catch (const std::exception& error) {
+    lamina::say(error.what());
+    return static_cast<int>(lamina::ExitCode::internal_error);
+  }
+}

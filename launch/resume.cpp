@@ -1,0 +1,64 @@
+#include "launch/resume.h"
+
+#include <fmt/format.h>
+
+#include "launch/agreement.h"
+#include "runtime/error.h"
+
+namespace lamina {
+
+std::optional<ResumePoint> find_resume_point(const CheckpointFolder& folder, Communicator& world,
+                                             const Progress& progress) {
+  for (;;) {
+    const std::string newest = from_root(world, [&] {
+      const auto files = folder.list();
+      return files.empty() ? std::string() : files.back().string();
+    });
+    if (newest.empty()) return std::nullopt;
+    try {
+      return ResumePoint{newest, read_record(newest)};
+    } catch (const DamagedCheckpoint& damage) {
+      set_aside_damaged(newest, damage.what(), world, progress);
+    }
+  }
+}
+
+void set_aside_damaged(const std::filesystem::path& file, const std::string& damage, Communicator& world,
+                       const Progress& progress) {
+  world.barrier();  // nobody reads it any more
+  const std::string aside = from_root(world, [&] { return CheckpointFolder::set_aside(file).string(); });
+  progress.warning(fmt::format("{}; kept as {}, going on with an older checkpoint", damage, aside));
+}
+
+void require_same_run(const Configuration& configuration, const Tiling& tiling, const Vocabulary& vocabulary,
+                      const ResumePoint& point) {
+  const std::string file = point.file.string();
+  const auto require = [&](const char* flag, const auto& now, const auto& then) {
+    if (now == then) return;
+    throw UserError(
+        fmt::format("--{} is {}, but the run in {} has {}: give --{} {} to go on with that run, or "
+                    "another --checkpoint folder for a new one",
+                    flag, now, file, then, flag, then));
+  };
+  const Configuration then = from_toml(point.record.configuration, file);
+  require("cell", configuration.model.cell, then.model.cell);
+  require("normalization", configuration.model.normalization, then.model.normalization);
+  require("layers", configuration.model.layers, then.model.layers);
+  require("hidden", configuration.model.hidden, then.model.hidden);
+  require("embedding", configuration.model.embedding, then.model.embedding);
+  require("optimizer", configuration.optimizer.optimizer, then.optimizer.optimizer);
+  require("batch", configuration.run.batch, then.run.batch);
+  require("time-steps", configuration.run.time_steps, then.run.time_steps);
+  require("seed", configuration.run.seed, then.run.seed);
+  require("validation-fraction", configuration.data.validation_fraction, then.data.validation_fraction);
+  require("lane-groups", tiling.groups.count, point.record.lane_groups);
+  require("unit-blocks", tiling.blocks.count, point.record.unit_blocks);
+  if (vocabulary.characters() != point.record.vocabulary) {
+    throw UserError(
+        fmt::format("{} does not have the {} characters that the run in {} was trained on: give the "
+                    "text of that run, or another --checkpoint folder for a new one",
+                    configuration.data.data, point.record.vocabulary.size(), file));
+  }
+}
+
+}  // namespace lamina

@@ -1,0 +1,34 @@
+// Which checkpoint a run goes on from, and whether it may.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+
+#include "io/checkpoint.h"
+#include "io/text.h"
+#include "launch/configuration.h"
+#include "launch/progress.h"
+#include "runtime/communicator.h"
+#include "runtime/tiling.h"
+
+namespace lamina {
+
+struct ResumePoint {
+  std::filesystem::path file;
+  CheckpointRecord record;
+};
+
+/// The newest checkpoint of `folder` whose record is sound; none where there is no such. Damaged files are
+/// set aside with a warning. Collective; equal on all ranks.
+std::optional<ResumePoint> find_resume_point(const CheckpointFolder& folder, Communicator& world,
+                                             const Progress& progress);
+
+/// Sets a damaged file aside, saying so. Collective.
+void set_aside_damaged(const std::filesystem::path& file, const std::string& damage, Communicator& world,
+                       const Progress& progress);
+
+/// Throws UserError, naming the setting and both values, where `configuration` would not go on with that run.
+void require_same_run(const Configuration& configuration, const Tiling& tiling, const Vocabulary& vocabulary,
+                      const ResumePoint& point);
+
+}  // namespace lamina

@@ -1,0 +1,192 @@
+#include "model/language_model.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <string>
+
+#include "runtime/error.h"
+
+namespace lamina {
+namespace {
+
+Normalization normalization_of(const ModelSettings& settings) {
+  return settings.normalization == "layer" ? Normalization::layer : Normalization::none;
+}
+
+Exchange exchange_of(const ModelSettings& settings) {
+  return settings.exchange == "replicated" ? Exchange::replicated : Exchange::sharded;
+}
+
+void require_blocks(const char* flag, int width, int blocks) {
+  if (width >= 1 && width % blocks == 0) return;
+  throw UserError(fmt::format("--{} {} cannot be split into {} unit blocks: use a multiple of {}", flag,
+                              width, blocks, blocks));
+}
+
+std::size_t count(std::int64_t value) { return static_cast<std::size_t>(value); }
+
+}  // namespace
+
+CarriedState::CarriedState(Backend& backend, int layers, int hidden, const Tiling& tiling)
+    : hidden_(hidden), tiling_(tiling) {
+  const std::size_t full = count(tiling.local_lanes()) * count(hidden);
+  const std::size_t blocked = full / count(tiling.blocks.count) * count(tiling.blocks.local);
+  for (int l = 0; l < layers; ++l) {
+    h_.push_back(backend.allocate(full));
+    c_.push_back(backend.allocate(blocked));
+  }
+}
+
+void CarriedState::reset(Backend& backend) {
+  for (auto& h : h_) backend.fill(h.view(), 0);
+  for (auto& c : c_) backend.fill(c.view(), 0);
+}
+
+CarriedState::View CarriedState::view(int layer, int first_group, int groups) {
+  const auto slice = [&](Buffer<float>& all) {
+    const std::size_t per_group = all.size() / count(tiling_.groups.local);
+    return all.view(per_group * count(first_group), per_group * count(groups));
+  };
+  return {slice(h_[count(layer)]), slice(c_[count(layer)])};
+}
+
+// One stream per place between layers, and the masks of the latest forward pass.
+struct LanguageModel::Dropout {
+  std::vector<RandomStream> streams;
+  std::vector<DropoutMask> masks;
+};
+
+LanguageModel::LanguageModel(const ModelSettings& settings, int vocabulary, int max_time_steps,
+                             const Tiling& pass, Backend& backend, Communicator& model_axis,
+                             std::uint64_t seed)
+    : settings_(settings),
+      vocabulary_(vocabulary),
+      pass_(pass),
+      backend_(backend),
+      dropout_(std::make_unique<Dropout>()) {
+  require_blocks("hidden", settings.hidden, pass.blocks.count);
+  require_blocks("embedding", settings.embedding, pass.blocks.count);
+  const Share blocks = pass.blocks;
+  const std::int64_t V = vocabulary, E = settings.embedding, H = settings.hidden;
+
+  table_index_ = table_.add("embedding/table", {V, E}, {V, E, 1, blocks.count}, blocks,
+                            Initializer::uniform(1 / std::sqrt(static_cast<float>(E))), /*decay=*/false);
+  embedding_ =
+      backend.make_embedding_lookup({vocabulary, settings.embedding, max_time_steps, pass}, model_axis);
+
+  for (int l = 0; l < settings.layers; ++l) {
+    const RecurrenceShape shape{.inputs = l == 0 ? settings.embedding : settings.hidden,
+                                .hidden = settings.hidden,
+                                .max_time_steps = max_time_steps,
+                                .tiling = pass,
+                                .normalization = normalization_of(settings),
+                                .exchange = exchange_of(settings)};
+    layers_.emplace_back("lstm" + std::to_string(l), shape, table_, backend, model_axis);
+  }
+
+  output_W_ = table_.add("output/W", {V, H}, {1, V, H, blocks.count}, blocks,
+                         Initializer::uniform(1 / std::sqrt(static_cast<float>(H))), /*decay=*/true);
+  output_bias_ = table_.add("output/bias", {V}, {1, V, 1, blocks.count}, blocks, Initializer::constant(0),
+                            /*decay=*/false);
+  output_ = backend.make_softmax_output({settings.hidden, vocabulary, max_time_steps, pass}, model_axis);
+
+  const std::size_t rows = count(max_time_steps) * count(pass.local_lanes());
+  for (int place = 0; place <= settings.layers; ++place) {
+    const std::size_t size = rows * count(place == 0 ? E : H);
+    activations_.push_back(backend.allocate(size));
+    if (settings.dropout > 0) dropped_.push_back(backend.allocate(size));
+    gradients_.push_back(backend.allocate(size / count(blocks.count) * count(blocks.local)));
+    dropout_->streams.emplace_back(seed, "dropout/" + std::to_string(place));
+  }
+  table_.allocate(backend, seed);
+  parameters_changed();
+}
+
+LanguageModel::~LanguageModel() = default;
+
+void LanguageModel::parameters_changed() {
+  for (LstmLayer& layer : layers_) layer.parameters_changed(table_);
+  output_->set_parameters(table_.value(output_W_), table_.value(output_bias_));
+}
+
+std::span<const float> LanguageModel::dropped(int place, std::span<const float> x) {
+  if (!latest_dropped_) return x;
+  const std::span<float> out = dropped_[count(place)].view().first(x.size());
+  backend_.dropout_forward(dropout_->masks[count(place)], x, out);
+  return out;
+}
+
+void LanguageModel::forward(const Sequences& sequences, CarriedState& state, int first_group,
+                            std::optional<std::uint64_t> dropout_step, std::span<double> losses) {
+  latest_ = sequences;
+  latest_dropped_ = dropout_step.has_value() && settings_.dropout > 0;
+  dropout_->masks.clear();
+  Tiling lanes = pass_;
+  lanes.groups.first = state.tiling().groups.first + first_group;
+  const std::size_t rows = count(sequences.time_steps) * count(pass_.local_lanes());
+  const auto width = [&](int place) { return place == 0 ? settings_.embedding : settings_.hidden; };
+  for (int place = 0; place <= settings_.layers; ++place) {
+    dropout_->masks.push_back({.stream = &dropout_->streams[count(place)],
+                               .step = dropout_step.value_or(0),
+                               .probability = static_cast<float>(settings_.dropout),
+                               .variational = settings_.dropout_kind == "variational",
+                               .time_steps = sequences.time_steps,
+                               .width = width(place),
+                               .tiling = lanes});
+  }
+  const auto activation = [&](int place) {
+    return activations_[count(place)].view().first(rows * count(width(place)));
+  };
+
+  // x = table[token]
+  embedding_->forward(sequences.time_steps, table_.value(table_index_), sequences.tokens, activation(0));
+  std::span<const float> x = dropped(0, activation(0));
+  // x = dropout(lstm(x))
+  for (int l = 0; l < settings_.layers; ++l) {
+    const CarriedState::View carried = state.view(l, first_group, pass_.groups.local);
+    layers_[count(l)].forward({.time_steps = sequences.time_steps,
+                               .input = x,
+                               .h_first = carried.h,
+                               .c_first = carried.c,
+                               .lengths = sequences.lengths,
+                               .output = activation(l + 1),
+                               .h_last = carried.h,
+                               .c_last = carried.c});
+    x = dropped(l + 1, activation(l + 1));
+  }
+  // loss = -ln softmax(W x + b)[target]
+  output_->forward(sequences.time_steps, x, sequences.targets, losses);
+}
+
+void LanguageModel::backward(float scale) {
+  const std::size_t rows = count(latest_.time_steps) * count(pass_.local_lanes());
+  const auto gradient = [&](int place) {
+    const std::size_t width = count(place == 0 ? settings_.embedding : settings_.hidden);
+    return gradients_[count(place)].view().first(rows * width / count(pass_.blocks.count) *
+                                                 count(pass_.blocks.local));
+  };
+  const auto undrop = [&](int place) {
+    if (latest_dropped_) backend_.dropout_backward(dropout_->masks[count(place)], gradient(place));
+  };
+
+  output_->backward(scale, gradient(settings_.layers), table_.gradient(output_W_),
+                    table_.gradient(output_bias_));
+  for (int l = settings_.layers - 1; l >= 0; --l) {
+    undrop(l + 1);
+    layers_[count(l)].backward(gradient(l + 1), gradient(l), table_);
+  }
+  undrop(0);
+  embedding_->backward(latest_.time_steps, gradient(0), latest_.tokens, table_.gradient(table_index_));
+}
+
+std::size_t LanguageModel::saved_size() const {
+  std::size_t size = 0;
+  for (const LstmLayer& layer : layers_) size += layer.saved_size();
+  for (const auto* buffers : {&activations_, &dropped_, &gradients_}) {
+    for (const Buffer<float>& buffer : *buffers) size += buffer.size();
+  }
+  return size;
+}
+
+}  // namespace lamina

@@ -1,0 +1,36 @@
+#include "runtime/communicator.h"
+
+namespace lamina {
+
+std::size_t size_of(ElementType type) {
+  switch (type) {
+    case ElementType::byte:
+      return 1;
+    case ElementType::int32:
+    case ElementType::float32:
+      return 4;
+    case ElementType::int64:
+    case ElementType::float64:
+      return 8;
+  }
+  check(false, "no such element type");
+  return 0;
+}
+
+std::unique_ptr<Communicator> Communicator::split(int color, int key) {
+  check(color >= 0, "split: a color is 0 or more");
+  return do_split(color, key);
+}
+
+void Communicator::barrier() {
+  if (size() > 1) timed([&] { do_barrier(); });
+}
+
+void Communicator::broadcast(std::string& text, int root) {
+  std::uint64_t length = text.size();
+  broadcast(std::span(&length, 1), root);
+  text.resize(length);
+  broadcast(std::span(text), root);
+}
+
+}  // namespace lamina

@@ -1,0 +1,42 @@
+#include "runtime/communicators/call.h"
+
+#include <fmt/format.h>
+
+#include <array>
+
+namespace lamina {
+namespace {
+
+constexpr std::array kOperationNames{"barrier",    "broadcast",      "all_gather", "all_to_all",
+                                     "all_reduce", "reduce_scatter", "split",      "leave"};
+constexpr std::array kTypeNames{"byte", "int32", "int64", "float32", "float64"};
+constexpr std::array kReductionNames{"sum", "max", "min"};
+
+template <std::size_t N, class Enum>
+const char* name(const std::array<const char*, N>& names, Enum value) {
+  return names.at(static_cast<std::size_t>(value));
+}
+
+}  // namespace
+
+std::string describe(const Call& call) {
+  if (call.operation == Operation::leave) return "left the group";
+  std::string text = fmt::format("called {}", name(kOperationNames, call.operation));
+  if (call.operation == Operation::barrier || call.operation == Operation::split) return text;
+  if (call.operation == Operation::all_reduce)
+    text += fmt::format(" ({})", name(kReductionNames, call.reduction));
+  text += fmt::format(" of {} {}", call.count, name(kTypeNames, call.type));
+  if (call.operation == Operation::broadcast) text += fmt::format(" from rank {}", call.root);
+  return text;
+}
+
+std::optional<std::string> disagreement(std::span<const Call> calls, std::span<const int> names) {
+  for (std::size_t r = 1; r < calls.size(); ++r) {
+    if (calls[r] == calls[0]) continue;
+    return fmt::format("the ranks do not call the same collective: rank {} {}, rank {} {}", names[0],
+                       describe(calls[0]), names[r], describe(calls[r]));
+  }
+  return std::nullopt;
+}
+
+}  // namespace lamina

@@ -1,0 +1,42 @@
+// The fingerprint of a collective: what a rank called. Ranks compare theirs before they use each other's
+// data.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "runtime/communicator.h"
+
+namespace lamina {
+
+enum class Operation : std::uint8_t {
+  barrier,
+  broadcast,
+  all_gather,
+  all_to_all,
+  all_reduce,
+  reduce_scatter,
+  split,
+  leave  ///< the communicator's end
+};
+
+struct Call {
+  Operation operation = Operation::barrier;
+  ElementType type = ElementType::byte;
+  Reduction reduction = Reduction::sum;
+  std::int32_t root = 0;
+  std::uint64_t count = 0;  ///< elements of `type`, as the caller of the collective counts them
+
+  friend bool operator==(const Call&, const Call&) = default;
+};
+
+/// "called broadcast of 8 float32 from rank 0", "left the group".
+std::string describe(const Call& call);
+
+/// The first rank that called something else than rank 0 did, and both calls, as one sentence; nothing where
+/// all agree. `names`: the rank's number for people. The same on every rank that holds the same calls.
+std::optional<std::string> disagreement(std::span<const Call> calls, std::span<const int> names);
+
+}  // namespace lamina

@@ -1,0 +1,41 @@
+// Long arrays travel in pieces that fit where they pass through.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+
+namespace lamina {
+
+/// step(first, size) over consecutive pieces of at most `limit`; at least one, so that an empty array still
+/// meets its peers.
+template <class Step>
+void for_pieces(std::size_t total, std::size_t limit, const Step& step) {
+  std::size_t first = 0;
+  do {
+    const std::size_t size = std::min(limit, total - first);
+    step(first, size);
+    first += size;
+  } while (first < total);
+}
+
+/// memcpy that takes empty ranges without an address.
+inline void copy_bytes(void* to, const void* from, std::size_t bytes) {
+  if (bytes > 0 && to != from) std::memcpy(to, from, bytes);
+}
+
+inline std::byte* as_bytes(void* data) { return static_cast<std::byte*>(data); }
+inline const std::byte* as_bytes(const void* data) { return static_cast<const std::byte*>(data); }
+
+/// One rank's equal share of `count` elements; the last ranks' are shorter or empty.
+struct ElementShare {
+  std::size_t first, count;
+
+  static std::size_t width(std::size_t count, std::size_t ranks) { return (count + ranks - 1) / ranks; }
+  static ElementShare of(std::size_t count, std::size_t rank, std::size_t ranks) {
+    const std::size_t first = std::min(count, rank * width(count, ranks));
+    return {first, std::min(count - first, width(count, ranks))};
+  }
+};
+
+}  // namespace lamina

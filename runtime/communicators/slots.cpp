@@ -1,0 +1,114 @@
+#include "runtime/communicators/slots.h"
+
+#include <memory>
+#include <new>
+
+#include "runtime/communicators/backoff.h"
+
+namespace lamina {
+namespace {
+
+constexpr std::size_t kCacheLine = 64;
+
+std::size_t round_up(std::size_t bytes) { return (bytes + kCacheLine - 1) / kCacheLine * kCacheLine; }
+
+// Every collective can move a piece for each rank.
+std::size_t capacity_for(std::size_t slot_bytes, int ranks) {
+  return round_up(std::max(slot_bytes, kCacheLine * static_cast<std::size_t>(ranks)));
+}
+
+// Processes map a segment at different addresses, but all page-aligned: they round up alike.
+std::byte* aligned(std::byte* segment) {
+  void* start = segment;
+  std::size_t space = 2 * kCacheLine;
+  return static_cast<std::byte*>(std::align(kCacheLine, kCacheLine, start, space));
+}
+
+}  // namespace
+
+struct alignas(kCacheLine) Slots::Header {
+  std::atomic<std::uint64_t> sequence{0};
+  Call call;
+};
+
+std::size_t Slots::segment_bytes(std::size_t slot_bytes, int ranks) {
+  return kCacheLine + 2 * (sizeof(Header) + capacity_for(slot_bytes, ranks)) + sizeof(Farewell);
+}
+
+void Slots::prepare(std::byte* segment, std::size_t slot_bytes, int ranks) {
+  static_assert(sizeof(Header) == kCacheLine && std::atomic<std::uint64_t>::is_always_lock_free);
+  std::byte* place = aligned(segment);
+  const std::size_t slot = sizeof(Header) + capacity_for(slot_bytes, ranks);
+  new (place) Header;
+  new (place + slot) Header;
+  new (place + 2 * slot) Farewell;
+}
+
+Slots::Slots(std::vector<std::byte*> segments, int rank, std::vector<int> names, std::size_t slot_bytes,
+             Alarm& alarm, std::function<void()> idle)
+    : segments_(std::move(segments)),
+      rank_(rank),
+      names_(std::move(names)),
+      capacity_(capacity_for(slot_bytes, size())),
+      alarm_(alarm),
+      idle_(std::move(idle)) {
+  for (std::byte*& segment : segments_) segment = aligned(segment);
+}
+
+Slots::Header& Slots::header(std::byte* segment, std::uint64_t sequence) const {
+  return *std::launder(reinterpret_cast<Header*>(segment + (sequence & 1) * (sizeof(Header) + capacity_)));
+}
+
+std::byte* Slots::payload(std::byte* segment, std::uint64_t sequence) const {
+  return segment + (sequence & 1) * (sizeof(Header) + capacity_) + sizeof(Header);
+}
+
+void Slots::exchange(const Call& call) {
+  alarm_.throw_if_raised();
+  publish(call);
+  wait_for_peers();
+  compare_calls(call);
+}
+
+void Slots::publish(const Call& call) {
+  Header& mine = header(segments_[static_cast<std::size_t>(rank_)], ++sequence_);
+  mine.call = call;
+  mine.sequence.store(sequence_, std::memory_order_release);
+}
+
+void Slots::wait_for_peers() {
+  Backoff backoff;
+  for (std::byte* segment : segments_) {
+    const std::atomic<std::uint64_t>& published = header(segment, sequence_).sequence;
+    while (published.load(std::memory_order_acquire) != sequence_) {
+      alarm_.throw_if_raised();
+      backoff.pause();
+      if (backoff.is_long()) idle_();
+    }
+  }
+}
+
+void Slots::compare_calls(const Call& call) {
+  const auto differs = [&](std::byte* segment) { return header(segment, sequence_).call != call; };
+  if (std::none_of(segments_.begin(), segments_.end(), differs)) return;
+  std::vector<Call> calls;
+  for (std::byte* segment : segments_) calls.push_back(header(segment, sequence_).call);
+  const std::string text = disagreement(calls, names_).value();
+  alarm_.raise(text.c_str());
+  throw PeerError(text);
+}
+
+void Slots::leave() noexcept {
+  if (!alarm_.raised()) publish({.operation = Operation::leave});
+}
+
+bool Slots::leave_together() noexcept {
+  leave();
+  return farewell().all_leave(size(), alarm_, idle_);
+}
+
+Farewell& Slots::farewell() {
+  return *std::launder(reinterpret_cast<Farewell*>(segments_.front() + 2 * (sizeof(Header) + capacity_)));
+}
+
+}  // namespace lamina

@@ -1,0 +1,86 @@
+// The exchange under collectives of ranks that share memory, threads or processes: everyone publishes a slot,
+// then everyone reads its peers' slots.
+//
+// A rank has two slots, used in turn, each with a sequence number. Exchange k: fill slot k mod 2, store k as
+// its number (release), wait until every peer's slot k mod 2 shows k (acquire), read. No further barrier:
+// before a rank fills the slot of exchange k, which peers read last in exchange k - 2, it has seen every
+// peer's number k - 1, and a peer stores k - 1 only after it has done reading k - 2. This holds because every
+// rank waits for every peer in every exchange, whatever the collective.
+//
+// The number's cache line carries the call too, so that ranks see at no cost whether they all called the
+// same.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "runtime/communicators/alarm.h"
+#include "runtime/communicators/call.h"
+#include "runtime/communicators/farewell.h"
+
+namespace lamina {
+
+constexpr std::size_t kDefaultSlotBytes = 256 * 1024;
+
+class Slots {
+ public:
+  /// Shared memory that each rank of a group of `ranks` gives: room for two slots of `slot_bytes` or a little
+  /// more. Its start modulo 64 is the same in all processes.
+  static std::size_t segment_bytes(std::size_t slot_bytes, int ranks);
+  /// Once, by the segment's owner, before any rank makes its Slots.
+  static void prepare(std::byte* segment, std::size_t slot_bytes, int ranks);
+
+  /// `segments`: by rank; `names`: the ranks' numbers for people. `idle` is called now and then in long
+  /// waits.
+  Slots(
+      std::vector<std::byte*> segments, int rank, std::vector<int> names, std::size_t slot_bytes,
+      Alarm& alarm, std::function<void()> idle = [] {});
+
+  int rank() const { return rank_; }
+  int size() const { return static_cast<int>(segments_.size()); }
+  /// This rank's number for people: its rank in the world.
+  int name() const { return names_[static_cast<std::size_t>(rank_)]; }
+  const std::vector<int>& names() const { return names_; }
+  Alarm& alarm() { return alarm_; }
+
+  /// Bytes in a slot, a multiple of 64; at least 64 for each rank.
+  std::size_t capacity() const { return capacity_; }
+  /// This rank's slot of the coming exchange, to be filled. Aligned to 64.
+  std::byte* outgoing() { return payload(segments_[static_cast<std::size_t>(rank_)], sequence_ + 1); }
+  /// Publishes outgoing() and waits for all peers. PeerError, with the alarm raised, when a peer made another
+  /// call; PeerError when the alarm is raised.
+  void exchange(const Call& call);
+  /// What `rank` published in the latest exchange. Valid until the next.
+  const std::byte* incoming(int rank) const {
+    return payload(segments_[static_cast<std::size_t>(rank)], sequence_);
+  }
+
+  /// Tells the peers that this rank will call nothing more, unless the alarm is raised.
+  void leave() noexcept;
+  /// leave(), and waits for the peers to do the same. False on all ranks where one does not: its memory may
+  /// be in use.
+  bool leave_together() noexcept;
+
+ private:
+  struct Header;
+  Farewell& farewell();
+  Header& header(std::byte* segment, std::uint64_t sequence) const;
+  std::byte* payload(std::byte* segment, std::uint64_t sequence) const;
+  void publish(const Call& call);
+  void wait_for_peers();
+  void compare_calls(const Call& call);
+
+  std::vector<std::byte*> segments_;
+  int rank_;
+  std::vector<int> names_;
+  std::size_t capacity_;
+  Alarm& alarm_;
+  std::function<void()> idle_;
+  std::uint64_t sequence_ = 0;  ///< of the latest exchange
+};
+
+}  // namespace lamina

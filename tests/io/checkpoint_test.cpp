@@ -1,0 +1,312 @@
+#include "io/checkpoint.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "runtime/error.h"
+#include "tests/io/sample_checkpoint.h"
+#include "tests/io/temporary_folder.h"
+
+namespace lamina {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+void expect_sample_record(const CheckpointRecord& record) {
+  const CheckpointRecord expected = sample_record();
+  EXPECT_EQ(record.step, expected.step);
+  EXPECT_EQ(record.seed, expected.seed);
+  EXPECT_EQ(record.lane_groups, expected.lane_groups);
+  EXPECT_EQ(record.unit_blocks, expected.unit_blocks);
+  EXPECT_EQ(record.batch, expected.batch);
+  EXPECT_EQ(record.epoch, expected.epoch);
+  EXPECT_EQ(record.chunk, expected.chunk);
+  EXPECT_EQ(record.configuration, expected.configuration);
+  EXPECT_EQ(record.vocabulary, expected.vocabulary);
+  EXPECT_EQ(record.build, expected.build);
+}
+
+TEST(Checkpoint, ComesBackOnOneRank) {
+  const TemporaryFolder folder;
+  const auto self = make_self_communicator();
+  SampleBoxes boxes(sample_layouts(), all_on(0), 0);
+
+  const CheckpointCost cost = write_checkpoint(folder / "a.h5", sample_record(), boxes.to_write(), *self);
+  read_checkpoint(folder / "a.h5", boxes.to_read(), *self);
+
+  EXPECT_TRUE(boxes.is_right());
+  expect_sample_record(read_record(folder / "a.h5"));
+  EXPECT_EQ(cost.bytes, 4 * (3 * (72 + 2 * 256 + 3 * 32 + 2 * 8 + 72 + 9) + 2 * 64));
+  EXPECT_GT(cost.seconds, 0);
+  EXPECT_FALSE(fs::exists(folder / "a.h5.partial"));
+}
+
+TEST(Checkpoint, SplitsOfAllKindsGiveTheSameBytesAndReadEachOther) {
+  const TemporaryFolder folder;
+  write_sample(folder / "reference.h5");
+  const std::string reference = bytes_of(folder / "reference.h5");
+
+  for (const int ranks : {1, 2, 3, 4})
+    for (const Owner& owner : {in_runs(ranks), round_robin(ranks), all_on(ranks - 1)}) {
+      run_on_threads(ranks, [&](Communicator& world) {
+        SampleBoxes boxes(sample_layouts(), owner, world.rank());
+        write_checkpoint(folder / "split.h5", sample_record(), boxes.to_write(), world);
+        read_checkpoint(folder / "reference.h5", boxes.to_read(), world);
+        EXPECT_TRUE(boxes.is_right()) << ranks << " ranks";
+      });
+      EXPECT_EQ(bytes_of(folder / "split.h5"), reference) << ranks << " ranks";
+    }
+}
+
+TEST(Checkpoint, OneFileMayBeReadByManyAndInPart) {
+  const TemporaryFolder folder;
+  write_sample(folder / "a.h5");
+
+  run_on_threads(3, [&](Communicator& world) {
+    std::vector<TensorLayout> some = {sample_layouts()[3], sample_layouts()[1]};
+    SampleBoxes boxes(some, all_on(world.rank()), world.rank());
+    const auto expected = boxes.to_write()[1].boxes[2].values;
+    const std::vector<float> copy(expected.begin(), expected.end());
+    EXPECT_NO_THROW(read_checkpoint(folder / "a.h5", boxes.to_read(), world));
+    EXPECT_EQ(boxes.values(6).size(), copy.size());
+  });
+}
+
+TEST(Checkpoint, ReplacesAnOlderFileOfItsName) {
+  const TemporaryFolder folder;
+  write_sample(folder / "a.h5");
+  CheckpointRecord later = sample_record();
+  later.epoch = 4;
+
+  write_sample(folder / "a.h5", later);
+
+  EXPECT_EQ(read_record(folder / "a.h5").epoch, 4);
+}
+
+TEST(Checkpoint, TakesAnEmptyRecord) {
+  const TemporaryFolder folder;
+  CheckpointRecord record;
+
+  write_sample(folder / "a.h5", record);
+
+  const CheckpointRecord back = read_record(folder / "a.h5");
+  EXPECT_EQ(back.configuration, "");
+  EXPECT_THAT(back.vocabulary, IsEmpty());
+}
+
+TEST(Checkpoint, TakesALongConfiguration) {
+  const TemporaryFolder folder;
+  CheckpointRecord record = sample_record();
+  record.configuration.assign(200'000, 'x');
+
+  write_sample(folder / "a.h5", record);
+
+  EXPECT_EQ(read_record(folder / "a.h5").configuration, record.configuration);
+}
+
+TEST(Checkpoint, VerifyTellsWhatIsInside) {
+  const TemporaryFolder folder;
+  write_sample(folder / "a.h5");
+
+  const CheckpointSummary summary = verify_checkpoint(folder / "a.h5");
+
+  expect_sample_record(summary.record);
+  EXPECT_EQ(summary.tensors.size(), sample_layouts().size());
+  const auto bias_c = std::ranges::find(summary.tensors, "/parameters/lstm0/bias_c", &TensorSummary::path);
+  ASSERT_NE(bias_c, summary.tensors.end());  // the eighth tensor of the sample
+  EXPECT_THAT(bias_c->shape, ElementsAre(8));
+  EXPECT_EQ(bias_c->minimum, 7 * 4096 + 0.25);
+  EXPECT_EQ(bias_c->maximum, 7 * 4096 + 7.25);
+  EXPECT_EQ(bias_c->mean, 7 * 4096 + 3.75);
+  EXPECT_EQ(bias_c->digest.size(), 32u);
+  EXPECT_EQ(summary.root_digest.size(), 32u);
+}
+
+TEST(Checkpoint, RootDigestCoversTheRecordAndEveryNumber) {
+  const TemporaryFolder folder;
+  const auto self = make_self_communicator();
+  SampleBoxes boxes(sample_layouts(), all_on(0), 0);
+  std::vector<std::string> roots;
+  const auto keep_root = [&](const CheckpointRecord& record) {
+    write_checkpoint(folder / "a.h5", record, boxes.to_write(), *self);
+    roots.push_back(verify_checkpoint(folder / "a.h5").root_digest);
+  };
+
+  const CheckpointRecord plain = sample_record();
+  keep_root(plain);
+  keep_root(plain);
+  EXPECT_EQ(roots[0], roots[1]);
+  roots.pop_back();
+  const std::vector<std::function<void(CheckpointRecord&)>> changes = {
+      [](auto& r) { ++r.step; },           [](auto& r) { ++r.seed; },
+      [](auto& r) { r.lane_groups *= 2; }, [](auto& r) { r.unit_blocks *= 2; },
+      [](auto& r) { r.batch *= 2; },       [](auto& r) { ++r.epoch; },
+      [](auto& r) { ++r.chunk; },          [](auto& r) { r.configuration += " "; },
+      [](auto& r) { r.build += " "; },     [](auto& r) { r.vocabulary.push_back(0x1F601); }};
+  for (const auto& change : changes) {
+    CheckpointRecord record = plain;
+    change(record);
+    keep_root(record);
+  }
+  boxes.values(40)[0] += 1;
+  keep_root(plain);
+
+  std::ranges::sort(roots);
+  EXPECT_EQ(std::ranges::adjacent_find(roots), roots.end());
+  EXPECT_EQ(roots.size(), changes.size() + 2);
+}
+
+/// The user's error when the sample checkpoint is read with `change`d layouts, on two ranks.
+std::string mismatch(const fs::path& file, const std::function<void(TensorLayout&)>& change) {
+  std::vector<std::string> messages(2);
+  run_on_threads(2, [&](Communicator& world) {
+    std::vector<TensorLayout> layouts = {sample_layouts()[0], sample_layouts()[1]};
+    change(layouts[1]);
+    SampleBoxes boxes(layouts, all_on(1), world.rank());
+    try {
+      read_checkpoint(file, boxes.to_read(), world);
+    } catch (const UserError& error) {
+      messages[static_cast<std::size_t>(world.rank())] = error.what();
+    }
+  });
+  EXPECT_EQ(messages[0], messages[1]);
+  return messages[0];
+}
+
+TEST(Checkpoint, AnotherModelIsTheUsersError) {
+  const TemporaryFolder folder;
+  const fs::path file = folder / "a.h5";
+  write_sample(file);
+
+  EXPECT_THAT(mismatch(file,
+                       [](TensorLayout& t) {
+                         t.shape = {64, 8};
+                         t.split = 16;
+                       }),
+              AllOf(HasSubstr("W_x"), HasSubstr("[32, 8]"), HasSubstr("[64, 8]"), HasSubstr(file.string())));
+  EXPECT_THAT(mismatch(file, [](TensorLayout& t) { t.path = "/parameters/lstm1/W_x"; }),
+              AllOf(HasSubstr("has no /parameters/lstm1/W_x")));
+  EXPECT_THAT(mismatch(file, [](TensorLayout& t) { t.split_parts = 2; }),
+              AllOf(HasSubstr("W_x"), HasSubstr("--lane-groups 4"), HasSubstr("--unit-blocks 4")));
+}
+
+TEST(Checkpoint, WhatIsNoCheckpointIsTheUsersError) {
+  const TemporaryFolder folder;
+  std::ofstream(folder / "text.h5") << "In the beginning";
+  const auto message = [](const fs::path& file) -> std::string {
+    try {
+      read_record(file);
+    } catch (const UserError& error) {
+      return error.what();
+    }
+    return "";
+  };
+
+  EXPECT_THAT(message(folder / "none.h5"), HasSubstr("does not exist"));
+  EXPECT_THAT(message(folder.path()), HasSubstr("is not a file"));
+  EXPECT_THAT(message(folder / "text.h5"), HasSubstr("is not a Lamina checkpoint"));
+}
+
+TEST(Checkpoint, AnEmptyOrZeroedFileIsDamaged) {
+  const TemporaryFolder folder;
+  std::ofstream(folder / "empty.h5").flush();
+  std::ofstream(folder / "zeros.h5") << std::string(10'000, '\0');
+
+  EXPECT_THROW(read_record(folder / "empty.h5"), DamagedCheckpoint);
+  EXPECT_THROW(read_record(folder / "zeros.h5"), DamagedCheckpoint);
+}
+
+TEST(CheckpointFolder, ListsCheckpointsByStep) {
+  const TemporaryFolder folder;
+  const CheckpointFolder checkpoints(folder.path());
+  for (const char* name :
+       {"step-00000200.h5", "step-00000010.h5", "step-123456789.h5", "step-00000300.h5.partial",
+        "step-00000001.h5.damaged", "step-0000000x.h5", "step-1.h5", "notes.txt", "a.h5"})
+    std::ofstream(folder / name).flush();
+  fs::create_directory(folder / "step-00000400.h5");
+
+  EXPECT_THAT(checkpoints.list(), ElementsAre(folder / "step-00000010.h5", folder / "step-00000200.h5",
+                                              folder / "step-123456789.h5"));
+  EXPECT_EQ(checkpoints.file_of(200), folder / "step-00000200.h5");
+  EXPECT_EQ(checkpoints.file_of(123456789), folder / "step-123456789.h5");
+  EXPECT_THAT(CheckpointFolder(folder / "none").list(), IsEmpty());
+}
+
+TEST(CheckpointFolder, PrunesTheOldest) {
+  const TemporaryFolder folder;
+  const CheckpointFolder checkpoints(folder.path());
+  for (const int step : {0, 10, 20, 30}) std::ofstream(checkpoints.file_of(step)).flush();
+  std::ofstream(folder / "step-00000005.h5.damaged").flush();
+
+  checkpoints.prune(0);
+  EXPECT_EQ(checkpoints.list().size(), 4u);
+  checkpoints.prune(2);
+  EXPECT_THAT(checkpoints.list(), ElementsAre(checkpoints.file_of(20), checkpoints.file_of(30)));
+  checkpoints.prune(7);
+  EXPECT_EQ(checkpoints.list().size(), 2u);
+  EXPECT_TRUE(fs::exists(folder / "step-00000005.h5.damaged"));
+}
+
+TEST(CheckpointFolder, RemovesOnlyPartialCheckpoints) {
+  const TemporaryFolder folder;
+  for (const char* name : {"step-00000010.h5.partial", "notes.h5.partial", "step-00000010.h5"})
+    std::ofstream(folder / name).flush();
+
+  CheckpointFolder(folder.path()).remove_partials();
+
+  EXPECT_FALSE(fs::exists(folder / "step-00000010.h5.partial"));
+  EXPECT_TRUE(fs::exists(folder / "notes.h5.partial"));
+  EXPECT_TRUE(fs::exists(folder / "step-00000010.h5"));
+}
+
+TEST(CheckpointFolder, SetsDamagedFilesAsideWithoutLosingOne) {
+  const TemporaryFolder folder;
+  const CheckpointFolder checkpoints(folder.path());
+  std::ofstream(checkpoints.file_of(1)) << "first";
+  EXPECT_EQ(CheckpointFolder::set_aside(checkpoints.file_of(1)), folder / "step-00000001.h5.damaged");
+  std::ofstream(checkpoints.file_of(1)) << "second";
+
+  const fs::path second = CheckpointFolder::set_aside(checkpoints.file_of(1));
+
+  EXPECT_EQ(bytes_of(second), "second");
+  EXPECT_EQ(bytes_of(folder / "step-00000001.h5.damaged"), "first");
+  EXPECT_THAT(checkpoints.list(), IsEmpty());
+}
+
+TEST(CheckpointFolder, PrepareMakesTheFolderAndLeavesNothing) {
+  const TemporaryFolder folder;
+
+  CheckpointFolder(folder / "a/b").prepare();
+
+  EXPECT_TRUE(fs::is_empty(folder / "a/b"));
+}
+
+TEST(CheckpointFolder, PrepareRefusesWhereNothingCanBeWritten) {
+  const TemporaryFolder folder;
+  std::ofstream(folder / "file").flush();
+  const auto message = [](const fs::path& path) -> std::string {
+    try {
+      CheckpointFolder(path).prepare();
+    } catch (const UserError& error) {
+      return error.what();
+    }
+    return "";
+  };
+
+  EXPECT_THAT(message(folder / "file"), HasSubstr((folder / "file").string()));
+  EXPECT_THAT(message(folder / "file/below"), HasSubstr("Not a directory"));
+  EXPECT_THAT(message("/proc"), HasSubstr("/proc"));
+}
+
+TEST(Hdf5Library, NamesItsVersion) {
+  EXPECT_THAT(hdf5_library(), ::testing::MatchesRegex("HDF5 1\\..*, parallel"));
+}
+
+}  // namespace
+}  // namespace lamina

@@ -1,0 +1,271 @@
+# ctest: labels=program,mpi timeout=300
+"""Bad input: one clear sentence for the whole job, the documented exit code, and nothing written over or lost."""
+import concurrent.futures
+import dataclasses
+import shutil
+import subprocess
+import time
+import unittest
+
+from program import PROGRAM, ProgramTest, digests, lamina, sentences, training
+
+USER_ERROR, DAMAGED, NOT_WRITTEN = 2, 3, 7
+RANKS = 2
+
+
+@dataclasses.dataclass
+class Case:
+    """Arguments of the program, and words of the sentence that refuses them."""
+    arguments: list
+    words: list
+    code: int = USER_ERROR
+
+    def run(self):
+        return lamina(*self.arguments, ranks=RANKS)
+
+
+class BadInput(ProgramTest):
+    def setUp(self):
+        self.before = digests(self.folder)
+
+    def assert_nothing_changed(self):
+        self.assertEqual(digests(self.folder), self.before)
+
+    def all_refused(self, *cases):
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            processes = list(pool.map(Case.run, cases))
+        for case, process in zip(cases, processes):
+            with self.subTest(arguments=[str(argument) for argument in case.arguments]):
+                self.assert_refused(process, case.code, case.words)
+        self.assert_nothing_changed()
+
+    def training(self, *arguments, words, data=None):
+        return Case(training(data or self.text, *arguments), words)
+
+    def file(self, name, content):
+        path = self.folder / name
+        path.write_bytes(content)
+        self.before = digests(self.folder)
+        return path
+
+
+class Settings(BadInput):
+    def test_unknown_flags_and_commands(self):
+        self.all_refused(
+            self.training("--hiden", 5, words=["--hiden", "--hidden", "lamina train --help"]),
+            Case(["trian"], ["trian", "did you mean train"]),
+            Case(["train", "evaluate"], ["evaluate"]),
+            Case([], ["needs a command"]))
+
+    def test_values_that_are_none(self):
+        self.all_refused(
+            self.training("--batch", "12abc", words=["--batch", "whole number", "12abc"]),
+            self.training("--batch", -4, words=["--batch", "at least 1", "-4"]),
+            self.training("--learning-rate", "nan", words=["--learning-rate", "finite", "nan"]),
+            self.training("--steps", words=["--steps", "value"]))
+
+    def test_contradictory_flags(self):
+        self.all_refused(
+            self.training("--checkpoint", self.checkpoints, "--resume", "--overwrite",
+                          words=["--resume and --overwrite contradict"]),
+            self.training("--resume", words=["--resume needs --checkpoint"]),
+            self.training("--seed", 1, "--seed", 2, words=["--seed is given 2 times"]),
+            self.training("--metrics", self.text, words=["--metrics and --data are the same file"]))
+
+    def test_a_configuration_file_with_mistakes(self):
+        file = self.file("wrong.toml", b"hidden = 16\nhiden = 16\n")
+        self.all_refused(
+            self.training("--config", file, words=[f"{file}, line 2", "'hiden'", "'hidden'"]),
+            self.training("--config", self.folder / "absent.toml", words=["absent.toml", "No such file"]))
+
+
+class Grid(BadInput):
+    def test_sizes_that_cannot_be_split(self):
+        self.all_refused(
+            self.training("--hidden", 12, words=["--hidden", "multiple of --unit-blocks (8)", "12"]),
+            self.training("--batch", 3, words=["batch", "3"]),
+            self.training("--model-parallel", 4, words=["--model-parallel"]),
+            self.training("--model-parallel", 2, "--unit-blocks", 1, words=["--unit-blocks"]),
+            Case(["generate", "--checkpoint", self.checkpoints], ["--model-parallel", "there are 2"]))
+
+
+class Data(BadInput):
+    def test_training_text_that_is_none(self):
+        empty, latin1 = self.file("empty.txt", b""), self.file("latin1.txt", b"caf\xe9" * 1000)
+        short = self.file("short.txt", b"too short")
+        self.all_refused(
+            Case(["train"], ["--data is missing"]),
+            self.training(data=self.folder / "absent.txt", words=["absent.txt"]),
+            self.training(data=self.folder, words=[self.folder]),
+            self.training(data=empty, words=["empty.txt", "empty"]),
+            self.training(data=latin1, words=["latin1.txt", "UTF-8"]),
+            self.training(data=short, words=["character"]))
+
+    def test_text_that_the_model_does_not_know(self):
+        foreign, one = self.file("foreign.txt", "the quick µ".encode()), self.file("one.txt", b"t")
+        model = ["--checkpoint", self.checkpoints, "--model-parallel", RANKS]
+        self.all_refused(
+            Case(["evaluate", *model, "--data", self.folder / "absent.txt"], ["absent.txt"]),
+            Case(["evaluate", *model, "--data", foreign], ["foreign.txt", "µ"]),
+            Case(["evaluate", *model, "--data", one], ["character"]),
+            Case(["generate", *model, "--prompt", "the µ"], ["--prompt", "µ"]))
+
+
+class Folder(BadInput):
+    def test_a_folder_or_file_that_cannot_be_written(self):
+        self.all_refused(
+            self.training("--checkpoint", self.text / "folder", words=[self.text / "folder"]),
+            self.training("--checkpoint", "/proc/lamina", words=["/proc/lamina"]),
+            self.training("--metrics", self.text / "metrics", words=[self.text / "metrics"]))
+
+    def test_a_folder_that_holds_checkpoints(self):
+        self.all_refused(self.training("--checkpoint", self.checkpoints,
+                                       words=[self.checkpoints, "--resume", "--overwrite"]))
+
+    def test_a_folder_without_checkpoints(self):
+        empty = self.folder / "empty"
+        empty.mkdir()
+        words = [empty, "no checkpoint"]
+        self.all_refused(
+            Case(["evaluate", "--checkpoint", empty, "--data", self.text], words),
+            Case(["checkpoint", "inspect", empty], words),
+            Case(["checkpoint", "verify", empty], words))
+
+
+class FullDisk(BadInput):
+    def mount(self, kibibytes):
+        """A small file system."""
+        disk = self.folder / f"disk-{kibibytes}"
+        disk.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={kibibytes}k", "tmpfs", disk]
+        if subprocess.run(command, capture_output=True).returncode != 0:
+            self.skipTest("a small file system cannot be mounted here")
+        self.addCleanup(subprocess.run, ["umount", disk], check=True)
+        return disk
+
+    def test_no_room_for_the_first_checkpoint(self):
+        disk = self.mount(16)
+        self.all_refused(self.training("--checkpoint", disk, words=["first checkpoint", "--checkpoint"]))
+
+    def test_no_room_for_the_last_one(self):
+        disk = self.mount(1024)
+        process = self.train("--checkpoint", disk, "--checkpoint-every", 1, "--keep", 0, ranks=RANKS)
+        self.assertEqual(process.returncode, NOT_WRITTEN, process.stderr)
+        self.assertIn(b"20/20  loss", process.stdout)
+        self.assertIn("No space left on device", sentences(process)[-1])
+        kept = sorted(path.name for path in disk.iterdir())
+        self.assertEqual(kept, [f"step-{step:08}.h5" for step in range(len(kept))])
+        self.assertGreater(len(kept), 1)
+        self.assert_done(lamina("checkpoint", "verify", disk))
+
+
+class DamagedCheckpoint(BadInput):
+    def copy(self, name, change):
+        """A folder with the checkpoints of steps 10 and 20, the latter with its bytes changed."""
+        folder = self.folder / name
+        folder.mkdir()
+        shutil.copy(self.checkpoints / "step-00000010.h5", folder)
+        content = bytearray((self.checkpoints / "step-00000020.h5").read_bytes())
+        (folder / "step-00000020.h5").write_bytes(change(content))
+        self.before = digests(self.folder)
+        return folder
+
+    def check_refused(self, folder, code, *words):
+        """By every command that reads it, which leave it as it is."""
+        file = folder / "step-00000020.h5"
+        model = ["--checkpoint", folder, "--model-parallel", RANKS]
+        self.all_refused(
+            Case(["checkpoint", "verify", file], [file, *words], code),
+            Case(["checkpoint", "inspect", folder], [file, *words], code),
+            Case(["evaluate", *model, "--data", self.text], [file, *words], code),
+            Case(["generate", *model], [file, *words], code))
+
+    def check_resumes_from_step_10(self, folder):
+        """--resume sets the damaged file aside, unchanged, says so, and goes on with the older one."""
+        damaged = (folder / "step-00000020.h5").read_bytes()
+
+        process = self.train("--checkpoint", folder, "--resume", "--steps", 12, "--model-parallel", RANKS, ranks=RANKS)
+
+        self.assertIn("step-00000010.h5", self.assert_done(process))
+        self.assertEqual(len(sentences(process)), 1, process.stderr)
+        self.assertIn("step-00000020.h5", sentences(process)[0])
+        self.assertEqual((folder / "step-00000020.h5.damaged").read_bytes(), damaged)
+        self.assertTrue((folder / "step-00000012.h5").exists())
+
+    @staticmethod
+    def flip(content, place):
+        content[place] ^= 16
+        return content
+
+    def test_truncated(self):
+        folder = self.copy("truncated", lambda content: content[: len(content) * 2 // 3])
+        self.check_refused(folder, DAMAGED)
+        self.check_resumes_from_step_10(folder)
+
+    def test_a_bit_flipped_in_a_weight(self):
+        weights = self.place_of_weights()
+        folder = self.copy("weight", lambda content: self.flip(content, weights))
+        self.check_refused(folder, DAMAGED, "lstm0/W_h")
+        self.check_resumes_from_step_10(folder)
+
+    def test_a_bit_flipped_in_the_structure(self):
+        folder = self.copy("structure", lambda content: self.flip(content, len(content) // 2))
+        self.check_refused(folder, DAMAGED)
+
+    def test_verify_goes_through_a_folder_to_its_end(self):
+        folder = self.copy("mixed", lambda content: content[:-1])
+        process = lamina("checkpoint", "verify", folder / "step-00000020.h5", folder, ranks=RANKS)
+        self.assert_refused(process, DAMAGED, ["step-00000020.h5"])
+        self.assertIn("step-00000010.h5: whole", process.stdout.decode())
+        self.assertEqual(process.stdout.decode().count("step-00000020.h5: damaged"), 2)
+
+    def test_foreign(self):
+        self.check_refused(self.copy("foreign", lambda content: b"no HDF5 file " * 100), USER_ERROR)
+
+    def test_of_another_version(self):
+        h5py = self.h5py()
+        folder = self.copy("version", lambda content: content)
+        with h5py.File(folder / "step-00000020.h5", "r+") as file:
+            file.attrs.modify("format_version", file.attrs["format_version"] + 1)
+        self.before = digests(self.folder)
+        self.check_refused(folder, USER_ERROR, "version")
+
+    def test_missing(self):
+        absent = self.folder / "absent.h5"
+        self.all_refused(
+            Case(["checkpoint", "verify", absent], [absent]),
+            Case(["evaluate", "--checkpoint", absent, "--data", self.text], [absent]))
+
+    def test_resume_with_another_model(self):
+        self.all_refused(*(
+            self.training("--checkpoint", self.checkpoints, "--resume", "--model-parallel", RANKS, flag, value,
+                          words=[flag, value])
+            for flag, value in (("--hidden", 32), ("--layers", 2), ("--normalization", "none"), ("--batch", 8))))
+
+    def place_of_weights(self):
+        with self.h5py().File(self.checkpoints / "step-00000020.h5") as file:
+            return file["/parameters/lstm0/W_h"].id.get_offset() + 100
+
+    def h5py(self):
+        try:
+            import h5py
+        except ImportError:
+            self.skipTest("h5py is not installed")
+        return h5py
+
+
+class OneRank(BadInput):
+    def test_a_rank_that_fails_alone_ends_the_job(self):
+        """Its peer waits for it in vain; the job must say why, once, and end."""
+        good = [str(part) for part in training(self.text, "--model-parallel", 2)]
+        started = time.monotonic()
+        process = subprocess.run(["mpirun", "-n", "1", PROGRAM, *good, ":", "-n", "1", PROGRAM, *good, "--bogus"],
+                                 capture_output=True, timeout=60)
+        self.assertNotEqual(process.returncode, 0)
+        self.assertEqual(len(sentences(process)), 1, process.stderr.decode())
+        self.assertIn("--bogus", sentences(process)[0])
+        self.assertLess(time.monotonic() - started, 30)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,98 @@
+// ctest: timeout=300
+// A run has the same bits - losses, gradient norms, parameters - wherever it is placed.
+#include <gtest/gtest.h>
+
+#include "tests/support/close.h"
+#include "tests/support/training_run.h"
+
+namespace lamina::test {
+namespace {
+
+TrainingCase small_case(const std::string& normalization, const std::string& optimizer) {
+  TrainingCase what;
+  what.model = {.normalization = normalization,
+                .layers = 2,
+                .hidden = 16,
+                .embedding = 8,
+                .dropout = 0.2,
+                .dropout_kind = optimizer == "sgd" ? "variational" : "plain"};
+  what.optimizer = {.optimizer = optimizer,
+                    .learning_rate = optimizer == "sgd" ? 0.3 : 0.01,
+                    .weight_decay = 1e-3,
+                    .clip_norm = 0.5,
+                    .schedule = "cosine",
+                    .warmup = 3};
+  return what;
+}
+
+void expect_same_run(const TrainingTrace& left, const TrainingTrace& right) {
+  EXPECT_TRUE(same_bits(left.losses, right.losses)) << "losses";
+  EXPECT_TRUE(same_bits(left.gradient_norms, right.gradient_norms)) << "gradient norms";
+  ASSERT_EQ(left.parameters.size(), right.parameters.size());
+  for (const auto& [name, values] : left.parameters)
+    EXPECT_TRUE(same_bits(values, right.parameters.at(name))) << name;
+}
+
+void expect_same_on_every_grid(const TrainingCase& what) {
+  const TrainingTrace alone = train_on(what);
+
+  for (const auto& [data, model] : {std::pair{2, 1}, {1, 2}, {2, 2}, {4, 1}, {1, 4}, {4, 2}, {2, 4}}) {
+    SCOPED_TRACE(std::to_string(data) + " x " + std::to_string(model));
+    expect_same_run(alone, train_on(what, {.data_ranks = data, .model_ranks = model}));
+  }
+}
+
+TEST(GridBits, SgdWithLayerNormalization) { expect_same_on_every_grid(small_case("layer", "sgd")); }
+
+TEST(GridBits, AdamWithLayerNormalization) { expect_same_on_every_grid(small_case("layer", "adam")); }
+
+TEST(GridBits, AdamWithoutNormalization) { expect_same_on_every_grid(small_case("none", "adam")); }
+
+TEST(GridBits, ReplicatedExchangeIsShardedExchange) {
+  for (const char* normalization : {"layer", "none"}) {
+    SCOPED_TRACE(normalization);
+    const TrainingCase sharded = small_case(normalization, "adam");
+    TrainingCase replicated = sharded;
+    replicated.model.exchange = "replicated";
+    const TrainingTrace alone = train_on(sharded);
+
+    expect_same_run(alone, train_on(replicated));
+    expect_same_run(alone, train_on(replicated, {.data_ranks = 2, .model_ranks = 2}));
+    expect_same_run(alone, train_on(replicated, {.data_ranks = 1, .model_ranks = 8}));
+  }
+}
+
+TEST(GridBits, PassesOverTheLanes) {
+  const TrainingCase what = small_case("layer", "adam");
+  const TrainingTrace alone = train_on(what);
+
+  for (const int passes : {2, 4, 8}) {
+    SCOPED_TRACE(std::to_string(passes) + " passes");
+    expect_same_run(alone, train_on(what, {.passes = passes}));
+  }
+  expect_same_run(alone, train_on(what, {.data_ranks = 2, .model_ranks = 2, .passes = 4}));
+}
+
+TEST(GridBits, Threads) {
+  const TrainingCase what = small_case("layer", "adam");
+  const TrainingTrace alone = train_on(what);
+
+  expect_same_run(alone, train_on(what, {.threads = 2}));
+  expect_same_run(alone, train_on(what, {.data_ranks = 2, .model_ranks = 2, .threads = 2}));
+}
+
+// The bits belong to the numbers of lane groups and unit blocks: others give other bits. Equal ones here
+// would mean that the comparisons above cannot fail.
+TEST(GridBits, OtherLaneGroupsAreOtherBits) {
+  const TrainingCase what = small_case("layer", "sgd");
+  TrainingCase other = what;
+  other.lane_groups = 2;
+
+  const TrainingTrace left = train_on(what), right = train_on(other);
+
+  EXPECT_FALSE(same_bits(left.losses, right.losses));
+  EXPECT_TRUE(all_close(left.losses, right.losses, 1e-3));
+}
+
+}  // namespace
+}  // namespace lamina::test

@@ -1,0 +1,89 @@
+"""Runs the built program, alone or under mpirun, for the tests beside this file."""
+import functools
+import hashlib
+import os
+import pathlib
+import random
+import subprocess
+import tempfile
+import unittest
+
+PROGRAM = os.environ["LAMINA_PROGRAM"]
+SIZES = {"--batch": 4, "--time-steps": 8}
+TRAINING = {"--hidden": 16, "--embedding": 16, "--steps": 20, "--threads": 1, **SIZES}
+VALIDATION_FRACTION = 0.05
+
+
+def flags(settings):
+    return [part for setting in settings.items() for part in setting]
+
+
+def lamina(*arguments, ranks=1):
+    """The finished process; without mpirun for one rank."""
+    start = [] if ranks == 1 else ["mpirun", "-n", ranks]
+    return subprocess.run([str(part) for part in (*start, PROGRAM, *arguments)], capture_output=True, timeout=100)
+
+
+def training(data, *arguments):
+    """Arguments of a tiny training; `arguments` win over TRAINING."""
+    return ["train", "--data", data, *flags({name: value for name, value in TRAINING.items() if name not in arguments}),
+            *arguments]
+
+
+def sentences(process):
+    """What the program said on stderr, among mpirun's own lines."""
+    lines = process.stderr.decode().splitlines()
+    return [line.removeprefix("lamina: ") for line in lines if line.startswith("lamina: ")]
+
+
+def digests(folder):
+    """Every file below `folder` and what is in it."""
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
+
+
+def some_text(characters):
+    draw = random.Random(7)
+    words = ["the", "quick", "brown", "fox", "jümps", "over", "lazy", "dogs"]
+    text = ""
+    while len(text) < characters:
+        text += draw.choice(words) + draw.choice(" \n")
+    return text[:characters]
+
+
+class Run:
+    """A folder with a text and, in `checkpoints`, the steps 0, 10 and 20 of a tiny model trained on it."""
+
+    def __init__(self):
+        self.temporary = tempfile.TemporaryDirectory()
+        self.folder = pathlib.Path(self.temporary.name)
+        self.text, self.metrics = self.folder / "text.txt", self.folder / "metrics.jsonl"
+        self.checkpoints = self.folder / "checkpoints"
+        self.text.write_text(some_text(4000))
+        self.process = lamina(*training(self.text, "--checkpoint", self.checkpoints, "--checkpoint-every", 10,
+                                        "--metrics", self.metrics))
+        assert self.process.returncode == 0, self.process.stderr.decode()
+
+
+trained = functools.cache(Run)
+
+
+class ProgramTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.run_of = trained()
+        cls.folder, cls.text, cls.checkpoints = cls.run_of.folder, cls.run_of.text, cls.run_of.checkpoints
+
+    def train(self, *arguments, ranks=1):
+        return lamina(*training(self.text, *arguments), ranks=ranks)
+
+    def assert_done(self, process):
+        self.assertEqual(process.returncode, 0, process.stderr.decode())
+        return process.stdout.decode()
+
+    def assert_refused(self, process, code, words):
+        """One sentence with `words` on stderr for the whole job, and this exit code."""
+        said = sentences(process)
+        self.assertEqual(len(said), 1, process.stderr.decode())
+        for word in words:
+            self.assertIn(str(word), said[0])
+        self.assertEqual(process.returncode, code, said[0])
