@@ -206,7 +206,8 @@ std::unique_ptr<Backend> make_backend(const std::string& device, int threads) {
 TrainedModel load_trained_model(const std::filesystem::path& file_or_folder, const LoadSettings& settings,
                                 Communicator& world) {
   const std::filesystem::path file = from_root(world, [&] { return newest_of(file_or_folder).string(); });
-  CheckpointRecord record = read_record(file);
+  CheckpointRecord record;
+  on_every_rank(world, [&] { record = read_record(file); });
   const Configuration trained = from_toml(record.configuration, file.string());
   Vocabulary vocabulary(record.vocabulary);
 

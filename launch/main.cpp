@@ -6,6 +6,7 @@
 #include <array>
 #include <chrono>
 #include <condition_variable>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <mutex>
@@ -131,6 +132,7 @@ int run(std::vector<std::string> arguments, Communicator& world) {
 }  // namespace lamina
 
 int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that grows too large is an error of its write, which says so
   try {
     lamina::MpiSession session(&argc, &argv);
     return lamina::run({argv + 1, argv + argc}, session.world());

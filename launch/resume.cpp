@@ -16,7 +16,9 @@ std::optional<ResumePoint> find_resume_point(const CheckpointFolder& folder, Com
     });
     if (newest.empty()) return std::nullopt;
     try {
-      return ResumePoint{newest, read_record(newest)};
+      ResumePoint point{newest, {}};
+      on_every_rank(world, [&] { point.record = read_record(newest); });
+      return point;
     } catch (const DamagedCheckpoint& damage) {
       set_aside_damaged(newest, damage.what(), world, progress);
     }

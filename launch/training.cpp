@@ -65,41 +65,42 @@ Training::Training(const Configuration& configuration, std::optional<CheckpointF
 }
 
 void Training::begin() {
-  Communicator& world = grid_.world();
-  if (point_) {
-    require_same_run(configuration_, grid_.tiling(), corpus_.vocabulary, *point_);
-    resume(*point_);
-  } else if (folder_) {
-    from_root(world, [&] {
-      remove_checkpoints(*folder_);
-      return std::string();
-    });
-  }
-  from_root(world, [&] {
-    const std::optional<std::int64_t> resumed = step_ > 0 ? std::optional(step_) : std::nullopt;
-    if (!configuration_.run.metrics.empty()) metrics_.emplace(configuration_.run.metrics, resumed);
+  const bool resumed = point_ && resume(*point_);
+  from_root(grid_.world(), [&] {
+    const auto kept = resumed ? std::optional(step_) : std::nullopt;
+    if (!configuration_.run.metrics.empty()) metrics_.emplace(configuration_.run.metrics, kept);
     return std::string();
   });
   summarize();
-  if (folder_ && step_ == 0) {
-    save();
-    if (!last_checkpoint_written_)
-      throw UserError(
-          "the first checkpoint could not be written, so nothing was trained: free space in, or choose "
-          "another, --checkpoint folder");
-  }
+  if (folder_ && !resumed) begin_folder();
   started_ = interval_.start = Clock::now();
 }
 
-/// Falls back to older checkpoints, and at last to step 0, while files turn out to be damaged.
-void Training::resume(ResumePoint point) {
+/// A folder without what an earlier run left, with a checkpoint of step 0.
+void Training::begin_folder() {
+  from_root(grid_.world(), [&] {
+    remove_checkpoints(*folder_);
+    return std::string();
+  });
+  try {
+    write_checkpoint();
+  } catch (const CheckpointWriteError& error) {
+    throw UserError(
+        fmt::format("{}; nothing was trained: give a --checkpoint folder with room for the first checkpoint",
+                    error.what()));
+  }
+}
+
+/// Falls back to older checkpoints while files turn out to be damaged; false: none is left.
+bool Training::resume(ResumePoint point) {
+  require_same_run(configuration_, grid_.tiling(), corpus_.vocabulary, point);
   for (;;) {
     try {
       load_run(point.file, tensors(), *backend_, grid_);
       step_ = point.record.step;
       if (grid_.is_root()) folder_->remove_partials();
       progress_.note(fmt::format("resumed from {}, step {}", point.file.string(), step_));
-      return;
+      return true;
     } catch (const DamagedCheckpoint& damage) {
       set_aside_damaged(point.file, damage.what(), grid_.world(), progress_);
     }
@@ -108,6 +109,7 @@ void Training::resume(ResumePoint point) {
     point = *older;
   }
   progress_.note("no valid checkpoint is left: starting from step 0");
+  return false;
 }
 
 /// The mean loss of the step's predictions, in nats; gradients are left in the table, complete.
@@ -214,17 +216,27 @@ CheckpointRecord Training::record() const {
 void Training::save() {
   if (!folder_) return;
   const Clock::time_point start = Clock::now();
-  const std::filesystem::path file = folder_->file_of(step_);
   try {
-    const CheckpointCost cost = save_run(file, record(), tensors(), *backend_, grid_);
-    progress_.checkpoint_written(file.string(), cost.seconds, cost.bytes);
+    write_checkpoint();
     last_checkpoint_written_ = true;
-    if (grid_.is_root()) folder_->prune(configuration_.checkpoint.keep);
   } catch (const CheckpointWriteError& error) {
     progress_.warning(fmt::format("{}; training goes on, older checkpoints are untouched", error.what()));
     last_checkpoint_written_ = false;
   }
   interval_.start += Clock::now() - start;
+}
+
+/// Throws CheckpointWriteError on every rank alike.
+void Training::write_checkpoint() {
+  const std::filesystem::path file = folder_->file_of(step_);
+  const CheckpointCost cost = save_run(file, record(), tensors(), *backend_, grid_);
+  progress_.checkpoint_written(file.string(), cost.seconds, cost.bytes);
+  if (!grid_.is_root()) return;
+  try {
+    folder_->prune(configuration_.checkpoint.keep);
+  } catch (const UserError& error) {
+    progress_.warning(fmt::format("{}; it stays", error.what()));
+  }
 }
 
 void Training::summarize() {

@@ -31,7 +31,9 @@ class Training {
   void save();        ///< a checkpoint; when it fails, training goes on
 
  private:
-  void resume(ResumePoint point);
+  bool resume(ResumePoint point);
+  void begin_folder();
+  void write_checkpoint();
   void summarize();
   double forward_backward();
   CheckpointRecord record() const;

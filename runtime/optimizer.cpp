@@ -71,8 +71,9 @@ Optimizer::Optimizer(const OptimizerSettings& settings, const ParameterTable& ta
 
 void Optimizer::update(std::int64_t step, double learning_rate, float gradient_scale, ParameterTable& table) {
   const auto rate = static_cast<float>(learning_rate);
+  // Of the rounded beta that the moments decay by.
   const auto correction = [step](double beta) {
-    return static_cast<float>(1 - std::pow(beta, static_cast<double>(step)));
+    return static_cast<float>(1 - std::pow(static_cast<float>(beta), static_cast<double>(step)));
   };
   AdamStep adam{.learning_rate = rate,
                 .beta1 = static_cast<float>(settings_.beta1),

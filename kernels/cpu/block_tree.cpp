@@ -35,10 +35,16 @@ HWY_INLINE void add_tree(const float* leaves, std::size_t stride, std::size_t si
 void add_in_tree_order(const float* leaves, std::size_t count, std::size_t stride, std::size_t size,
                        float* out) {
   switch (count) {
-    case 1: return add_tree<1>(leaves, stride, size, out);
-    case 2: return add_tree<2>(leaves, stride, size, out);
-    case 4: return add_tree<4>(leaves, stride, size, out);
-    case 8: return add_tree<8>(leaves, stride, size, out);
+    case 1:
+      return add_tree<1>(leaves, stride, size, out);
+    case 2:
+      return add_tree<2>(leaves, stride, size, out);
+    case 4:
+      return add_tree<4>(leaves, stride, size, out);
+    case 8:
+      return add_tree<8>(leaves, stride, size, out);
+    case 16:
+      return add_tree<16>(leaves, stride, size, out);
     default:
       for (std::size_t i = 0; i < size; ++i)
         out[i] = tree_sum(count, [&](std::size_t k) { return leaves[k * stride + i]; });

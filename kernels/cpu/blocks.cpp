@@ -38,7 +38,8 @@ std::span<const float> BlockGather::gather(std::span<const float> blocked) {
 void BlockGather::run(int groups, int rows, int width, std::span<const float> blocked, float* full,
                       std::size_t group_stride) {
   const std::size_t local = size(blocks_.local), n = size(width), row_size = size(blocks_.count) * n;
-  check(blocked.size() == size(groups) * local * size(rows) * n, "blocks: blocked must be [D, K, rows, width]");
+  check(blocked.size() == size(groups) * local * size(rows) * n,
+        "blocks: blocked must be [D, K, rows, width]");
   const float* from = gather(blocked).data();
   for (std::size_t m = 0; m < size(model_axis_.size()); ++m)
     for (std::size_t d = 0; d < size(groups); ++d)
@@ -52,8 +53,7 @@ void BlockGather::run_blocked(int groups, int rows, int width, std::span<const f
   bring_blocks_together(model_axis_.size(), groups, size(rows) * size(width), gather(blocked), all);
 }
 
-BlockSum::BlockSum(const Share& blocks, Communicator& model_axis)
-    : blocks_(blocks), model_axis_(model_axis) {
+BlockSum::BlockSum(const Share& blocks, Communicator& model_axis) : blocks_(blocks), model_axis_(model_axis) {
   check(blocks.local * model_axis.size() == blocks.count, "blocks: the model axis must own all of them");
 }
 
@@ -79,7 +79,8 @@ void BlockSum::add(int group, int first_row, int count, std::span<const float> p
 }
 
 void BlockSum::add(int group, int first_row, int count, const float* partials, std::size_t stride) {
-  check(group >= 0 && group < groups_ && first_row >= 0 && first_row + count <= rows_, "blocks: no such rows");
+  check(group >= 0 && group < groups_ && first_row >= 0 && first_row + count <= rows_,
+        "blocks: no such rows");
   const std::size_t local = size(blocks_.local), n = size(width_), tile = size(rows_) * n;
   for (std::size_t row = 0; row < size(count); ++row)
     for (std::size_t g = 0; g < size(blocks_.count); ++g, partials += n) {

@@ -205,8 +205,8 @@ PackedGemm::PackedGemm(std::int64_t m, std::int64_t n, std::int64_t k, std::int6
   const OneThread one_thread;
   const std::string name = describe(m, n, k);
   translate_errors(name, [&] {
-    const auto description = describe_matmul(strided(m, k, {a_row, 1}), packed_layout(k, n),
-                                             strided(m, n, {c_row, 1}), false);
+    const auto description =
+        describe_matmul(strided(m, k, {a_row, 1}), packed_layout(k, n), strided(m, n, {c_row, 1}), false);
     primitive_.reset(new Primitive{name, k, n, Matmul(description)});
   });
 }

@@ -83,8 +83,10 @@ void MessageCommunicator::agree(const Call& call) {
        "MPI_Iallgather");
   Backoff backoff;
   while (!is_done(calls->request)) {
-    if (alarm.raised()) static_cast<void>(calls.release());
-    alarm.throw_if_raised();
+    if (alarm.raised()) {
+      static_cast<void>(calls.release());
+      alarm.throw_if_raised();
+    }
     backoff.pause();
   }
   if (const auto text = disagreement(calls->all, group_.names)) {

@@ -4,6 +4,7 @@
 #include <new>
 
 #include "runtime/communicators/backoff.h"
+#include "runtime/communicators/shared_number.h"
 
 namespace lamina {
 namespace {
@@ -27,7 +28,7 @@ std::byte* aligned(std::byte* segment) {
 }  // namespace
 
 struct alignas(kCacheLine) Slots::Header {
-  std::atomic<std::uint64_t> sequence{0};
+  SharedNumber sequence;
   Call call;
 };
 
@@ -36,7 +37,7 @@ std::size_t Slots::segment_bytes(std::size_t slot_bytes, int ranks) {
 }
 
 void Slots::prepare(std::byte* segment, std::size_t slot_bytes, int ranks) {
-  static_assert(sizeof(Header) == kCacheLine && std::atomic<std::uint64_t>::is_always_lock_free);
+  static_assert(sizeof(Header) == kCacheLine);
   std::byte* place = aligned(segment);
   const std::size_t slot = sizeof(Header) + capacity_for(slot_bytes, ranks);
   new (place) Header;
@@ -55,11 +56,11 @@ Slots::Slots(std::vector<std::byte*> segments, int rank, std::vector<int> names,
   for (std::byte*& segment : segments_) segment = aligned(segment);
 }
 
-Slots::Header& Slots::header(std::byte* segment, std::uint64_t sequence) const {
+Slots::Header& Slots::header(std::byte* segment, std::uint32_t sequence) const {
   return *std::launder(reinterpret_cast<Header*>(segment + (sequence & 1) * (sizeof(Header) + capacity_)));
 }
 
-std::byte* Slots::payload(std::byte* segment, std::uint64_t sequence) const {
+std::byte* Slots::payload(std::byte* segment, std::uint32_t sequence) const {
   return segment + (sequence & 1) * (sizeof(Header) + capacity_) + sizeof(Header);
 }
 
@@ -73,17 +74,18 @@ void Slots::exchange(const Call& call) {
 void Slots::publish(const Call& call) {
   Header& mine = header(segments_[static_cast<std::size_t>(rank_)], ++sequence_);
   mine.call = call;
-  mine.sequence.store(sequence_, std::memory_order_release);
+  mine.sequence.publish(sequence_);
 }
 
 void Slots::wait_for_peers() {
   Backoff backoff;
   for (std::byte* segment : segments_) {
-    const std::atomic<std::uint64_t>& published = header(segment, sequence_).sequence;
-    while (published.load(std::memory_order_acquire) != sequence_) {
+    SharedNumber& published = header(segment, sequence_).sequence;
+    for (std::uint32_t seen = published.load(); seen != sequence_; seen = published.load()) {
       alarm_.throw_if_raised();
-      backoff.pause();
-      if (backoff.is_long()) idle_();
+      if (backoff.wait_on_core()) continue;
+      idle_();
+      published.sleep_while(seen);
     }
   }
 }

@@ -11,7 +11,6 @@
 // same.
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 #include <functional>
 #include <optional>
@@ -68,8 +67,8 @@ class Slots {
  private:
   struct Header;
   Farewell& farewell();
-  Header& header(std::byte* segment, std::uint64_t sequence) const;
-  std::byte* payload(std::byte* segment, std::uint64_t sequence) const;
+  Header& header(std::byte* segment, std::uint32_t sequence) const;
+  std::byte* payload(std::byte* segment, std::uint32_t sequence) const;
   void publish(const Call& call);
   void wait_for_peers();
   void compare_calls(const Call& call);
@@ -80,7 +79,7 @@ class Slots {
   std::size_t capacity_;
   Alarm& alarm_;
   std::function<void()> idle_;
-  std::uint64_t sequence_ = 0;  ///< of the latest exchange
+  std::uint32_t sequence_ = 0;  ///< of the latest exchange; compared for equality only, so it may wrap
 };
 
 }  // namespace lamina

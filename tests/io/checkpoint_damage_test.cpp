@@ -328,6 +328,7 @@ TEST_F(DamagedFile, ALockedFileIsTheUsersErrorAndSaysWhatToDo) {
       read_record(file_);
     } catch (const UserError& error) {
       std::fprintf(stderr, "%s\n", error.what());
+      fs::remove_all(folder_.path());  // this process has made its own
       std::_Exit(7);
     }
   };

@@ -58,6 +58,7 @@ TEST(Utf8, InvalidSequencesAreRefusedWithTheirPlace) {
       "\xED\xBF\xBF",      //
       "\xF4\x90\x80\x80",  // above U+10FFFF
       "\xF8\x88\x80\x80\x80",
+      "\xF9\x90\x80\x80",
       "\xFE",
       "\xFF",
       "\xC3",          // cut off

@@ -2,6 +2,7 @@
 """Bad input: one clear sentence for the whole job, the documented exit code, and nothing written over or lost."""
 import concurrent.futures
 import dataclasses
+import os
 import shutil
 import subprocess
 import time
@@ -103,7 +104,7 @@ class Data(BadInput):
 
     def test_text_that_the_model_does_not_know(self):
         foreign, one = self.file("foreign.txt", "the quick µ".encode()), self.file("one.txt", b"t")
-        model = ["--checkpoint", self.checkpoints, "--model-parallel", RANKS]
+        model = ["--checkpoint", self.checkpoints, "--model-parallel", RANKS, "--threads", 1]
         self.all_refused(
             Case(["evaluate", *model, "--data", self.folder / "absent.txt"], ["absent.txt"]),
             Case(["evaluate", *model, "--data", foreign], ["foreign.txt", "µ"]),
@@ -173,7 +174,7 @@ class DamagedCheckpoint(BadInput):
     def check_refused(self, folder, code, *words):
         """By every command that reads it, which leave it as it is."""
         file = folder / "step-00000020.h5"
-        model = ["--checkpoint", folder, "--model-parallel", RANKS]
+        model = ["--checkpoint", folder, "--model-parallel", RANKS, "--threads", 1]
         self.all_refused(
             Case(["checkpoint", "verify", file], [file, *words], code),
             Case(["checkpoint", "inspect", folder], [file, *words], code),
@@ -255,16 +256,24 @@ class DamagedCheckpoint(BadInput):
 
 
 class OneRank(BadInput):
-    def test_a_rank_that_fails_alone_ends_the_job(self):
-        """Its peer waits for it in vain; the job must say why, once, and end."""
-        good = [str(part) for part in training(self.text, "--model-parallel", 2)]
+    def assert_job_ends(self, first, second):
+        """Rank 1 fails alone: the job must say why, once, and end."""
+        command = ["mpirun", "-n", 1, PROGRAM, *first, ":", "-n", 1, PROGRAM, *second]
         started = time.monotonic()
-        process = subprocess.run(["mpirun", "-n", "1", PROGRAM, *good, ":", "-n", "1", PROGRAM, *good, "--bogus"],
-                                 capture_output=True, timeout=60)
+        process = subprocess.run([str(part) for part in command], capture_output=True, timeout=60)
         self.assertNotEqual(process.returncode, 0)
         self.assertEqual(len(sentences(process)), 1, process.stderr.decode())
         self.assertIn("--bogus", sentences(process)[0])
         self.assertLess(time.monotonic() - started, 30)
+
+    def test_a_rank_that_fails_while_its_peer_trains(self):
+        good = training(self.text, "--model-parallel", 2)
+        self.assert_job_ends(good, [*good, "--bogus"])
+
+    def test_a_rank_that_fails_while_its_peer_hangs(self):
+        pipe = self.folder / "pipe"
+        os.mkfifo(pipe)
+        self.assert_job_ends(["train", "--config", pipe], ["train", "--bogus"])
 
 
 if __name__ == "__main__":

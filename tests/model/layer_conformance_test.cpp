@@ -35,10 +35,12 @@ std::vector<Candidate> candidates() {
           {"SoftmaxOutput", make_softmax_case}};
 }
 
-/// Widths that fill vectors of a SIMD unit, that do not, and the least there is.
+/// Widths that fill vectors of a SIMD unit and that do not, more rows than one product takes at a time, and
+/// the least there is.
 const std::vector<LayerSizes> kSizes = {
     {.time_steps = 5, .groups = 4, .rows = 3, .blocks = 8, .inputs = 16, .hidden = 32, .classes = 11},
     {.time_steps = 3, .groups = 4, .rows = 5, .blocks = 8, .inputs = 24, .hidden = 88, .classes = 70},
+    {.time_steps = 9, .groups = 4, .rows = 16, .blocks = 8, .inputs = 8, .hidden = 16, .classes = 19},
     {.time_steps = 1, .groups = 4, .rows = 1, .blocks = 8, .inputs = 8, .hidden = 8, .classes = 3},
 };
 

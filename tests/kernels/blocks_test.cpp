@@ -1,0 +1,116 @@
+// Gathers and sums over unit blocks, with integers, so that every sum is exact; and the order of inexact
+// ones.
+#include "kernels/cpu/blocks.h"
+
+#include <gtest/gtest.h>
+
+#include <mutex>
+#include <vector>
+
+#include "runtime/random.h"
+#include "runtime/tree.h"
+
+namespace lamina {
+namespace {
+
+constexpr int kBlocks = 8, kGroups = 2, kRows = 3, kWidth = 5;
+
+/// A value that names its place.
+float value(int group, int block, int row, int column) {
+  return static_cast<float>(((group * kBlocks + block) * kRows + row) * kWidth + column);
+}
+
+std::vector<float> blocked_values(const Share& blocks) {
+  std::vector<float> values;
+  for (int d = 0; d < kGroups; ++d)
+    for (int k = blocks.first; k < blocks.first + blocks.local; ++k)
+      for (int r = 0; r < kRows; ++r)
+        for (int c = 0; c < kWidth; ++c) values.push_back(value(d, k, r, c));
+  return values;
+}
+
+class Blocks : public testing::TestWithParam<int> {
+ protected:
+  /// body(axis, blocks) on every rank; its verdicts are collected, for a rank must not stop alone.
+  template <class Body>
+  static void on_ranks(const Body& body) {
+    std::mutex mutex;
+    int failures = 0;
+    run_on_threads(GetParam(), [&](Communicator& axis) {
+      const int failed = body(axis, Share::of(kBlocks, axis.rank(), axis.size()));
+      const std::lock_guard lock(mutex);
+      failures += failed;
+    });
+    EXPECT_EQ(failures, 0);
+  }
+};
+
+TEST_P(Blocks, GatherMakesCompleteRows) {
+  on_ranks([](Communicator& axis, const Share& blocks) {
+    constexpr std::size_t stride = 2 * kRows * kBlocks * kWidth;  // as inside a longer history
+    std::vector<float> full(kGroups * stride, -1);
+
+    BlockGather(blocks, axis).run(kGroups, kRows, kWidth, blocked_values(blocks), full.data(), stride);
+
+    int wrong = 0;
+    for (int d = 0; d < kGroups; ++d)
+      for (int r = 0; r < kRows; ++r)
+        for (int k = 0; k < kBlocks; ++k)
+          for (int c = 0; c < kWidth; ++c)
+            wrong += full[static_cast<std::size_t>(d) * stride +
+                          static_cast<std::size_t>((r * kBlocks + k) * kWidth + c)] != value(d, k, r, c);
+    return wrong;
+  });
+}
+
+TEST_P(Blocks, GatherOfBlocksKeepsThemApart) {
+  on_ranks([](Communicator& axis, const Share& blocks) {
+    std::vector<float> all(kGroups * kBlocks * kRows * kWidth);
+
+    BlockGather(blocks, axis).run_blocked(kGroups, kRows, kWidth, blocked_values(blocks), all);
+
+    return static_cast<int>(all != blocked_values(Share::of(kBlocks, 0, 1)));
+  });
+}
+
+/// What block `block` contributes to (group, row, column): not exact in a sum.
+float contribution(int group, int block, int row, int column) {
+  static const RandomStream stream(3, "contributions");
+  const int place = ((group * kBlocks + block) * kRows + row) * kBlocks * kWidth + column;
+  return stream.uniform(0, static_cast<std::uint64_t>(place));
+}
+
+TEST_P(Blocks, SumFollowsTheTreeOverAllBlocks) {
+  on_ranks([](Communicator& axis, const Share& blocks) {
+    std::vector<float> out(static_cast<std::size_t>(kGroups * blocks.local * kRows * kWidth));
+    BlockSum sum(blocks, axis);
+
+    sum.start(kGroups, kRows, kWidth, out);
+    for (int d = 0; d < kGroups; ++d)
+      for (int first = 0; first < kRows; first += 2) {  // pieces of two rows and of one
+        const int count = std::min(2, kRows - first);
+        std::vector<float> partials;
+        for (int k = blocks.first; k < blocks.first + blocks.local; ++k)
+          for (int r = first; r < first + count; ++r)
+            for (int c = 0; c < kBlocks * kWidth; ++c) partials.push_back(contribution(d, k, r, c));
+        sum.add(d, first, count, partials);
+      }
+    sum.finish();
+
+    int wrong = 0;
+    std::size_t i = 0;
+    for (int d = 0; d < kGroups; ++d)
+      for (int k = blocks.first; k < blocks.first + blocks.local; ++k)
+        for (int r = 0; r < kRows; ++r)
+          for (int c = 0; c < kWidth; ++c)
+            wrong += out[i++] != tree_sum(kBlocks, [&](std::size_t b) {
+                       return contribution(d, static_cast<int>(b), r, k * kWidth + c);
+                     });
+    return wrong;
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(ModelRanks, Blocks, testing::Values(1, 2, 4, 8));
+
+}  // namespace
+}  // namespace lamina
