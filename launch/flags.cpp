@@ -40,7 +40,7 @@ class HelpFormat : public CLI::Formatter {
   std::string make_option_name(const CLI::Option* option, bool is_positional) const override {
     if (is_positional || option->get_fnames().empty())
       return CLI::Formatter::make_option_name(option, is_positional);
-    return "--[no-]" + option->get_lnames().front();
+    return fmt::format("--{0}, --no-{0}", option->get_lnames().front());
   }
   std::string make_usage(const CLI::App* app, std::string name) const override {
     const bool has_commands = !app->get_subcommands([](const CLI::App*) { return true; }).empty();

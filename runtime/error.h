@@ -46,5 +46,10 @@ class InternalError : public std::logic_error {
 /// Throws InternalError with the caller's file and line unless `condition` holds.
 void check(bool condition, const std::string& what,
            std::source_location place = std::source_location::current());
+/// As above; makes no string while all is well.
+inline void check(bool condition, const char* what,
+                  std::source_location place = std::source_location::current()) {
+  if (!condition) check(false, std::string(what), place);
+}
 
 }  // namespace lamina

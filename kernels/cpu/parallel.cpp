@@ -1,6 +1,5 @@
 #include "kernels/cpu/parallel.h"
 
-#include <algorithm>
 #include <atomic>
 #include <exception>
 #include <mutex>
@@ -52,8 +51,8 @@ void run_and_keep_failure(int team, std::size_t count, const std::function<void(
 }  // namespace
 
 void parallel_for(int threads, std::size_t count, const std::function<void(std::size_t)>& body) {
-  const std::size_t team = std::min(static_cast<std::size_t>(std::max(threads, 1)), count);
-  if (team > 1) return run_and_keep_failure(static_cast<int>(team), count, body);
+  // One size of team whatever the count: OpenMP ends and restarts threads when the size changes.
+  if (threads > 1 && count > 1) return run_and_keep_failure(threads, count, body);
   for (std::size_t i = 0; i < count; ++i) body(i);
 }
 

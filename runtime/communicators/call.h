@@ -32,11 +32,8 @@ struct Call {
   friend bool operator==(const Call&, const Call&) = default;
 };
 
-/// "called broadcast of 8 float32 from rank 0", "left the group".
-std::string describe(const Call& call);
-
 /// The first rank that called something else than rank 0 did, and both calls, as one sentence; nothing where
-/// all agree. `names`: the rank's number for people. The same on every rank that holds the same calls.
+/// all agree. `names`: the ranks' numbers for people. The same on every rank that holds the same calls.
 std::optional<std::string> disagreement(std::span<const Call> calls, std::span<const int> names);
 
 }  // namespace lamina

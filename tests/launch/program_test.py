@@ -234,7 +234,7 @@ class Help(ProgramTest):
             self.assertIn("\n" + heading + "\n", text)
         self.assertRegex(text, r"--optimizer sgd\|adam\|adamw +update rule \[adam\]")
         self.assertRegex(text, r"--hidden N .*\[512\]")
-        self.assertIn("--[no-]resume", text)
+        self.assertIn("--resume, --no-resume", text)
 
     def test_help_is_printed_once(self):
         self.assertEqual(self.assert_done(lamina("--help", ranks=2)).count("Usage:"), 1)

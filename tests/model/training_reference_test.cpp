@@ -24,18 +24,18 @@ TrainingCase small_case(const std::string& normalization, const std::string& opt
   return what;
 }
 
-// A step keeps the float rounding of its gradients (about 1e-6 of their scale); training carries it on and
-// magnifies it moderately over twenty steps. Adam divides by the root of a squared gradient, so where a
-// gradient is itself near rounding its update is not determined: epsilon is large here.
+// A step keeps the float rounding of its gradients (about 1e-6 of their scale); twenty steps carried it to
+// 3e-5 at most where this was written. Adam divides by the root of a squared gradient, so where a gradient is
+// itself near rounding its update is not determined: epsilon is large here.
 void expect_close_to_the_reference(const TrainingCase& what) {
   const ReferenceTrace expected = train_reference(what);
 
   const TrainingTrace actual = train_on(what, {.data_ranks = 2, .model_ranks = 2});
 
-  EXPECT_TRUE(all_close(actual.losses, expected.losses, 1e-4)) << "losses";
-  EXPECT_TRUE(all_close(actual.gradient_norms, expected.gradient_norms, 1e-3)) << "gradient norms";
+  EXPECT_TRUE(all_close(actual.losses, expected.losses, 1e-5)) << "losses";
+  EXPECT_TRUE(all_close(actual.gradient_norms, expected.gradient_norms, 1e-4)) << "gradient norms";
   for (const auto& [name, values] : expected.parameters)
-    EXPECT_TRUE(all_close(actual.parameters.at(name), values, 1e-3)) << name;
+    EXPECT_TRUE(all_close(actual.parameters.at(name), values, 2e-4)) << name;
   EXPECT_LT(actual.losses.back(), 0.95 * actual.losses.front()) << "nothing was learned";
 }
 

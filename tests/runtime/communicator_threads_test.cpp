@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
+#include <thread>
 
 #include "runtime/communicators/slots.h"
 #include "runtime/communicators/threads.h"
@@ -70,7 +72,11 @@ TEST(RunOnThreads, TellsPeersInGroupsWhyARankFailed) {
   EXPECT_THROW(run_on_threads(4,
                               [&](Communicator& world) {
                                 const auto group = world.split(world.rank() / 2, 0);
-                                if (world.rank() == 3) throw UserError("no such file");
+                                if (world.rank() == 3) {
+                                  std::this_thread::sleep_for(
+                                      std::chrono::milliseconds(5));  // the others wait already
+                                  throw UserError("no such file");
+                                }
                                 try {
                                   group->barrier();
                                   world.barrier();
