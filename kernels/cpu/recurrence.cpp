@@ -1,50 +1,44 @@
-// The recurrence of eq. 17-22 of arXiv:1607.06450 over tiles (lane group x unit block).
-//
-//   a_x = W_x x for all steps            n_x = LN(a_x), x_term = gain_x n_x + bias
-//   per step: a_h = W_h h                n_h = LN(a_h), z = gain_h n_h + x_term
-//             f, i, o = σ(z), g = tanh(z);  c = f c + i g;  h = o tanh(LN(c))
-//
-// A rank multiplies for its own K blocks. Pointwise work is done for P blocks: its own (sharded), or all of
-// them (replicated: P = G, so that statistics need no exchange).
+// The time loop. Pointwise work runs over *tiles* (lane group x unit block): this rank's own blocks with the
+// sharded schedule, all blocks of the layer with the replicated one; products only ever run for own blocks.
+// What crosses blocks goes through RowStatistics, BlockGather and BlockSum, which are collective and keep the
+// tree order. P below is the number of unit blocks of the pointwise work, K or G.
 #include "kernels/cpu/recurrence.h"
 
 #include <algorithm>
-#include <map>
-#include <optional>
-#include <utility>
 #include <vector>
 
 #include "kernels/cpu/array_tree.h"
 #include "kernels/cpu/blocks.h"
-#include "kernels/cpu/gemm.h"
-#include "kernels/cpu/lstm_rows.h"
+#include "kernels/cpu/lstm_cell.h"
 #include "kernels/cpu/parallel.h"
-#include "kernels/cpu/statistics.h"
+#include "kernels/cpu/recurrence_products.h"
+#include "kernels/cpu/row_statistics.h"
 #include "runtime/error.h"
+#include "runtime/tree.h"
 
 namespace lamina {
 namespace {
 
-using lstm_rows::Moments;
-using lstm_rows::Normalizer;
-using lstm_rows::Sums;
-
 std::size_t size(int n) { return static_cast<std::size_t>(n); }
-std::int64_t length(std::size_t n) { return static_cast<std::int64_t>(n); }
 
-/// Rows of an input-gradient product: part of the calls' shapes, whatever the grid.
-constexpr std::size_t kChunkRows = 64;
+using Floats = std::vector<float>;
 
-/// The weights of one unit block, laid out for both directions.
-struct BlockWeights {
-  PackedMatrix W_x_transposed, W_h_transposed;  ///< [I, 4U], [H, 4U]
-  PackedMatrix W_x, W_h;                        ///< [4U, I], [4U, H]
-};
+/// The place of element `i`; null in an array that this normalization does not use.
+template <class Array>
+auto* place(Array& array, std::size_t i) {
+  return array.empty() ? nullptr : array.data() + i;
+}
 
-/// Gains and biases of the pointwise blocks.
-struct PointwiseParameters {
-  std::vector<float> gain_x, gain_h, bias;  ///< [P, 4U]
-  std::vector<float> gain_c, bias_c;        ///< [P, U]
+/// Mean and scale of one LN for every row of a sequence.
+struct SavedStatistics {
+  Floats mean, scale;
+
+  void resize(std::size_t rows) {
+    mean.resize(rows);
+    scale.resize(rows);
+  }
+  NormalizedRows at(std::size_t row) const { return {place(mean, row), place(scale, row)}; }
+  std::size_t size() const { return mean.size() + scale.size(); }
 };
 
 class CpuRecurrence final : public Recurrence {
@@ -57,591 +51,526 @@ class CpuRecurrence final : public Recurrence {
   std::size_t saved_size() const override;
 
  private:
-  bool replicated() const { return pointwise_blocks_ != blocks_; }
-  bool normalizes() const { return shape_.normalization == Normalization::layer; }
-
-  // Places of a row: group d, pointwise block p, time step t, lane r.
-  std::size_t tile(std::size_t d, std::size_t p) const { return d * pointwise_blocks_ + p; }
-  std::size_t gate_row(std::size_t d, std::size_t p, std::size_t t, std::size_t r) const {
-    return ((tile(d, p) * steps_ + t) * rows_ + r) * 4 * units_;
-  }
-  std::size_t unit_row(std::size_t d, std::size_t p, std::size_t t, std::size_t r) const {
-    return ((tile(d, p) * steps_ + t) * rows_ + r) * units_;
-  }
-  std::size_t state_row(std::size_t d, std::size_t p, std::size_t r) const {
-    return (tile(d, p) * rows_ + r) * units_;
-  }
-  std::size_t lane(std::size_t d, std::size_t r) const { return d * rows_ + r; }
-  std::size_t step_lane(std::size_t t, std::size_t d, std::size_t r) const {
-    return (t * groups_ + d) * rows_ + r;
-  }
-  /// h at the end of step t - 1, [R, H]; t = 0: the first state.
-  float* h_before(std::size_t d, std::size_t t) {
-    return &history_[(d * (steps_ + 1) + t) * rows_ * hidden_];
-  }
-  const float* c_before(std::size_t d, std::size_t p, std::size_t t, std::size_t r) const {
-    return t == 0 ? &c_first_[state_row(d, p, r)] : &c_[unit_row(d, p, t - 1, r)];
-  }
-  bool valid(std::size_t t, std::size_t d, std::size_t r) const {
-    return lengths_.empty() || length(t) < lengths_[lane(d, r)];
+  bool normalized() const { return shape_.normalization == Normalization::layer; }
+  bool replicated() const { return shape_.exchange == Exchange::replicated; }
+  Share pointwise_share() const {
+    return replicated() ? Share::of(shape_.tiling.blocks.count, 0, 1) : shape_.tiling.blocks;
   }
 
-  /// work(d, p) for every pointwise tile, work(d, k) for every tile of this rank's own blocks.
-  template <class Work>
-  void for_tiles(std::size_t blocks, const Work& work) {
-    parallel_for(threads_, groups_ * blocks, [&](std::size_t i) { work(i / blocks, i % blocks); });
-  }
+  // Forward.
+  void check_forward(const RecurrenceForward& f) const;
+  void begin_forward(const RecurrenceForward& f);
+  void transform_input();
+  void measure_input(std::size_t d, std::size_t p, std::size_t first_row, std::size_t rows);
+  void step_forward(int t);
+  void transform_state(int t);
+  void measure_state(std::size_t d, std::size_t p);
+  void update_cell(std::size_t d, std::size_t p, int t);
+  void write_last_state(const RecurrenceForward& f) const;
 
-  void begin(const RecurrenceForward& f);
-  void make_products();
-  void project_inputs(std::span<const float> input);
-  void normalize_inputs();
-  void step_forward(std::size_t t);
-  void multiply_h(std::size_t t);
-  void normalize_h(std::size_t t);
-  void compute_gates(std::size_t t);
-  void compute_output(std::size_t t);
-  void copy_masked_output(std::size_t t);
-  void finish_forward(const RecurrenceForward& f);
-
+  // Backward.
+  void check_backward(const RecurrenceBackward& b) const;
   void begin_backward(const RecurrenceBackward& b);
-  void step_backward(std::size_t t);
-  void output_gradient(std::size_t t);
-  void gate_gradient(std::size_t t);
-  void h_gradient(std::size_t t);
-  void clear_masked(std::size_t d, std::size_t p, std::size_t t, std::size_t r);
-  void finish_inputs();
-  void weight_gradients(const RecurrenceBackward& b);
+  void step_backward(int t);
+  void output_backward(std::size_t d, std::size_t p, int t);
+  void gates_backward(std::size_t d, std::size_t p, int t, RowStatistics::Means means);
+  void sum_state_gradient();
+  void input_normalization_backward();
   void input_gradient(std::span<float> d_input);
-  void vector_gradients(const LstmParameters<float>& d);
+  void parameter_gradients(const LstmParameters<float>& d);
+  void sum_over_groups(const Floats& of_groups, std::size_t width, std::span<float> out) const;
+
+  // task(d, k) or task(d, p) over tiles, on the rank's threads.
+  template <class Task>
+  void for_tiles(std::size_t blocks, const Task& task) const {
+    parallel_for(threads_, groups_ * blocks, [&](std::size_t i) { task(i / blocks, i % blocks); });
+  }
+  // task(d, block, first row, rows) over the chunks of rows of a sequence.
+  template <class Task>
+  void for_chunks(std::size_t blocks, const Task& task) const {
+    const std::size_t rows = sequence_rows(), chunk = products_.chunk_rows();
+    const std::size_t chunks = (rows + chunk - 1) / chunk;
+    parallel_for(threads_, groups_ * blocks * chunks, [&](std::size_t i) {
+      const std::size_t tile = i / chunks, first = i % chunks * chunk;
+      task(tile / blocks, tile % blocks, first, std::min(chunk, rows - first));
+    });
+  }
+
+  std::size_t sequence_rows() const { return size(steps_) * rows_; }
+  /// Which of the P blocks is this rank's block k.
+  std::size_t own(std::size_t k) const { return own_first_ + k; }
+  // Tile (d, p) of [D, P, R, width], and its time step t of [D, P, steps, R, width].
+  std::size_t tile(std::size_t d, std::size_t p, std::size_t width) const {
+    return (d * blocks_ + p) * rows_ * width;
+  }
+  std::size_t at(std::size_t d, std::size_t p, int steps, int t, std::size_t width) const {
+    return ((d * blocks_ + p) * size(steps) + size(t)) * rows_ * width;
+  }
+  std::size_t gates_at(std::size_t d, std::size_t p, int t) const { return at(d, p, steps_, t, 4 * units_); }
+  std::size_t cell_at(std::size_t d, std::size_t p, int t) const { return at(d, p, steps_, t, units_); }
+  std::size_t state_at(std::size_t d, std::size_t p, int t) const {  // t = 0: before the first step
+    return at(d, p, steps_ + 1, t, units_);
+  }
+  // Rows of the statistics: of a step [D, R], kept for all steps [T, D, R]; of the input side [D, T, R].
+  std::size_t step_row(std::size_t d, int t) const { return (size(t) * groups_ + d) * rows_; }
+  std::size_t input_row(std::size_t d, int t) const { return (d * size(steps_) + size(t)) * rows_; }
+
+  /// W_x x, and later n_x and da_x; without LN also the gates and dz.
+  float* x_side() { return normalized() ? n_x_.data() : gates_.data(); }
+  const float* da_h() const { return normalized() ? n_h_.data() : gates_.data(); }
+  const float* da_x() const { return normalized() ? n_x_.data() : gates_.data(); }
+  const float* h_before(std::size_t d, int t) const {
+    const std::size_t step = rows_ * size(shape_.hidden);
+    return t == 0 ? h_first_.data() + d * step : output_.data() + (d * size(steps_) + size(t) - 1) * step;
+  }
+  CellTile cell_tile(std::size_t d, int t) const {
+    return {rows_, units_, normalized(), lengths_.empty() ? nullptr : lengths_.data() + d * rows_, t};
+  }
 
   RecurrenceShape shape_;
-  Communicator& model_axis_;
   int threads_;
-  std::size_t groups_, rows_, units_, hidden_, inputs_;  ///< D, R, U, H, I
-  std::size_t blocks_, pointwise_blocks_;                ///< K, P
-  std::size_t own_first_;                                ///< this rank's first block among the pointwise ones
-  std::size_t steps_ = 0;                                ///< T of the latest forward()
+  std::size_t groups_, rows_, units_;  ///< D, R, U
+  std::size_t own_blocks_, blocks_;    ///< K, P
+  std::size_t own_first_;
+  std::unique_ptr<Communicator> self_;
+  Communicator& pointwise_axis_;  ///< over which the pointwise work is split: this rank alone if replicated
 
-  std::vector<BlockWeights> weights_;  ///< [K]
-  PointwiseParameters parameters_;
-  std::map<std::pair<std::size_t, std::size_t>, PackedGemm> forward_products_;   ///< by rows and inputs
-  std::map<std::pair<std::size_t, std::size_t>, PackedGemm> backward_products_;  ///< by rows and outputs
-  std::map<std::pair<std::size_t, std::size_t>, Gemm> weight_products_;          ///< by T*R and inputs
-  BlockGather gather_;
-  BlockSum sum_;
-  Statistics statistics_;
-  ArrayTree tree_;
+  RecurrenceProducts products_;
+  BlockGather gather_, h_gather_;
+  BlockSum state_sum_, input_sum_;
+  RowStatistics h_statistics_, c_statistics_, x_statistics_;
+  ArrayTree group_tree_;
 
-  // Kept for the backward pass. Rows are [D, P, T, R]; normalizers [T, D, R].
+  Floats gain_x_, gain_h_, bias_, gain_c_, bias_c_;  ///< [P, 4, U] or [P, U]
+
+  // The latest forward pass; what backward() needs of it.
+  int steps_ = 0;
+  bool ready_for_backward_ = false;
   std::span<const float> input_;
-  std::vector<std::int32_t> lengths_;
-  std::vector<float> history_;       ///< [D, T+1, R, H]
-  std::vector<float> a_x_, a_h_;     ///< [.., 4U]: pre-activations, normalized in place, then their gradients
-  std::vector<float> gates_;         ///< [.., 4U], then dz
-  std::vector<float> c_, squashed_;  ///< [.., U]
-  std::vector<float> c_first_;       ///< [D, P, R, U]
-  std::vector<Normalizer> norm_x_, norm_h_, norm_c_;
+  std::span<float> output_;
+  Floats h_first_;                     ///< [D, R, H]
+  std::vector<std::int32_t> lengths_;  ///< [D, R] or empty
+  Floats n_x_, n_h_, gates_;           ///< [D, P, T, R, 4U]; become da_x, da_h, dz
+  Floats c_;                           ///< [D, P, T+1, R, U]
+  Floats s_;                           ///< [D, P, T, R, U]
+  SavedStatistics of_x_, of_h_, of_c_;
 
-  // Scratch of forward().
-  std::vector<float> x_term_;          ///< [D, P, T, R, 4U]
-  std::vector<float> own_, gathered_;  ///< this rank's part of an exchange, and the whole
-  std::vector<float> h_;               ///< [D, P, R, U]
-  std::vector<Moments> moments_;       ///< [rows, P]
-  // Scratch of backward().
-  std::vector<float> d_output_;                     ///< [D, P, T*R, U]
-  std::vector<float> dh_, d_c_, dn_, d_o_;          ///< [D, P, R, U]
-  std::vector<float> partials_;                     ///< [D, K, R, H]
-  std::vector<std::vector<float>> chunk_partials_;  ///< per thread, [K, chunk, I]
-  std::vector<Sums> sums_, means_, input_means_;
-  std::vector<float> d_gain_x_, d_gain_h_, d_bias_, d_gain_c_, d_bias_c_;  ///< [D, P, ..]
+  // One time step.
+  Floats a_h_;           ///< [D, K, R, 4U]
+  Floats a_h_all_;       ///< [D, G, R, 4U], replicated only
+  Floats a_x_;           ///< [D, K, T, R, 4U], replicated only
+  Floats h_;             ///< [D, P, R, U]
+  Floats d_h_, d_c_;     ///< [D, P, R, U]
+  Floats d_h_held_;      ///< the same; empty where all rows are valid
+  Floats d_h_partials_;  ///< [D, K, R, H]
+
+  // Gradients.
+  std::span<const float> d_output_;                            ///< [D, P, T*R, U]
+  Floats d_output_all_;                                        ///< replicated only
+  Floats d_gain_x_, d_gain_h_, d_bias_, d_gain_c_, d_bias_c_;  ///< [D, P, 4, U] or [D, P, U]
+  std::vector<Floats> d_input_partials_;                       ///< per thread: [K, rows of a chunk, I]
 };
 
 CpuRecurrence::CpuRecurrence(const RecurrenceShape& shape, Communicator& model_axis, int threads)
     : shape_(shape),
-      model_axis_(model_axis),
       threads_(threads),
       groups_(size(shape.tiling.groups.local)),
       rows_(size(shape.tiling.rows)),
       units_(size(shape.hidden / shape.tiling.blocks.count)),
-      hidden_(size(shape.hidden)),
-      inputs_(size(shape.inputs)),
-      blocks_(size(shape.tiling.blocks.local)),
-      pointwise_blocks_(shape.exchange == Exchange::replicated ? size(shape.tiling.blocks.count) : blocks_),
+      own_blocks_(size(shape.tiling.blocks.local)),
+      blocks_(size(pointwise_share().local)),
       own_first_(replicated() ? size(shape.tiling.blocks.first) : 0),
+      self_(make_self_communicator()),
+      pointwise_axis_(replicated() ? *self_ : model_axis),
+      products_(shape),
       gather_(shape.tiling.blocks, model_axis),
-      sum_(shape.tiling.blocks, model_axis),
-      statistics_(static_cast<int>(pointwise_blocks_), replicated() ? nullptr : &model_axis),
-      tree_(threads),
-      chunk_partials_(size(threads)) {
-  check(shape.hidden % shape.tiling.blocks.count == 0, "recurrence: the units must divide into blocks");
-  for (std::size_t k = 0; k < blocks_; ++k) {
-    const std::int64_t n = length(4 * units_);
-    weights_.push_back({PackedMatrix(shape.inputs, n), PackedMatrix(shape.hidden, n),
-                        PackedMatrix(n, shape.inputs), PackedMatrix(n, shape.hidden)});
-  }
+      h_gather_(pointwise_share(), pointwise_axis_),
+      state_sum_(shape.tiling.blocks, model_axis),
+      input_sum_(shape.tiling.blocks, model_axis),
+      h_statistics_(static_cast<int>(blocks_), pointwise_axis_),
+      c_statistics_(static_cast<int>(blocks_), pointwise_axis_),
+      x_statistics_(static_cast<int>(blocks_), pointwise_axis_),
+      group_tree_(threads),
+      d_input_partials_(size(threads)) {
+  check(shape.hidden % shape.tiling.blocks.count == 0, "recurrence: H must divide into unit blocks");
+  const std::size_t step = groups_ * blocks_ * rows_, steps = size(shape.max_time_steps);
+  gates_.resize(step * steps * 4 * units_);
+  c_.resize(step * (steps + 1) * units_);
+  s_.resize(step * steps * units_);
+  h_first_.resize(groups_ * rows_ * size(shape.hidden));
+  a_h_.resize(groups_ * own_blocks_ * rows_ * 4 * units_);
+  for (Floats* buffer : {&h_, &d_h_, &d_c_}) buffer->resize(step * units_);
+  d_h_partials_.resize(groups_ * own_blocks_ * rows_ * size(shape.hidden));
+  d_bias_.resize(groups_ * blocks_ * 4 * units_);
+  if (replicated()) a_h_all_.resize(step * 4 * units_);
+  h_statistics_.start(groups_ * rows_);
+  c_statistics_.start(groups_ * rows_);
+  if (!normalized()) return;
+  n_x_.resize(gates_.size());
+  n_h_.resize(gates_.size());
+  for (SavedStatistics* of : {&of_x_, &of_h_, &of_c_}) of->resize(groups_ * steps * rows_);
+  for (Floats* sum : {&d_gain_x_, &d_gain_h_}) sum->resize(d_bias_.size());
+  for (Floats* sum : {&d_gain_c_, &d_bias_c_}) sum->resize(groups_ * blocks_ * units_);
 }
 
-void CpuRecurrence::set_parameters(const LstmParameters<const float>& p) {
-  const std::size_t gate_rows = 4 * units_;
-  check(p.W_x.size() == blocks_ * gate_rows * inputs_ && p.W_h.size() == blocks_ * gate_rows * hidden_,
-        "recurrence: W_x must be [K, 4, U, I], W_h [K, 4, U, H]");
-  parallel_for(threads_, blocks_, [&](std::size_t k) {
-    const float* W_x = &p.W_x[k * gate_rows * inputs_];
-    const float* W_h = &p.W_h[k * gate_rows * hidden_];
-    weights_[k].W_x_transposed.set(W_x, {.row = 1, .column = shape_.inputs});
-    weights_[k].W_h_transposed.set(W_h, {.row = 1, .column = shape_.hidden});
-    weights_[k].W_x.set(W_x, {.row = shape_.inputs, .column = 1});
-    weights_[k].W_h.set(W_h, {.row = shape_.hidden, .column = 1});
-  });
-
-  const auto complete = [&](std::span<const float> own, std::vector<float>& all) {
-    all.assign(own.begin(), own.end());
+void CpuRecurrence::set_parameters(const LstmParameters<const float>& parameters) {
+  const std::size_t own_units = own_blocks_ * units_;
+  check(parameters.W_x.size() == 4 * own_units * size(shape_.inputs) &&
+            parameters.W_h.size() == 4 * own_units * size(shape_.hidden) &&
+            parameters.bias.size() == 4 * own_units,
+        "recurrence: the weights do not fit the shape");
+  products_.set_weights(parameters.W_x, parameters.W_h, threads_);
+  const auto keep = [&](std::span<const float> own_values, std::size_t width, Floats& all) {
+    check(own_values.size() == own_blocks_ * width, "recurrence: the gains or biases do not fit the shape");
+    all.assign(own_values.begin(), own_values.end());
     if (!replicated()) return;
-    all.resize(own.size() * size(model_axis_.size()));
-    model_axis_.all_gather(own, std::span(all));
+    all.resize(blocks_ * width);
+    gather_.run_blocked(1, 1, static_cast<int>(width), own_values, all);
   };
-  complete(p.bias, parameters_.bias);
-  if (!normalizes()) return;
-  complete(p.gain_x, parameters_.gain_x);
-  complete(p.gain_h, parameters_.gain_h);
-  complete(p.gain_c, parameters_.gain_c);
-  complete(p.bias_c, parameters_.bias_c);
-}
-
-// --- forward --------------------------------------------------------------------------------------------
-
-void CpuRecurrence::forward(const RecurrenceForward& f) {
-  begin(f);
-  project_inputs(f.input);
-  normalize_inputs();
-  for (std::size_t t = 0; t < steps_; ++t) step_forward(t);
-  finish_forward(f);
-}
-
-void CpuRecurrence::begin(const RecurrenceForward& f) {
-  check(f.time_steps >= 1 && f.time_steps <= shape_.max_time_steps, "recurrence: time steps out of range");
-  steps_ = size(f.time_steps);
-  const std::size_t lanes = groups_ * rows_, all_rows = lanes * pointwise_blocks_ * steps_;
-  check(f.input.size() == lanes * steps_ * inputs_, "recurrence: input must be [D, T, R, I]");
-  check(f.output.size() == lanes * steps_ * hidden_, "recurrence: output must be [D, T, R, H]");
-  check(f.h_first.size() == lanes * hidden_ && f.h_last.size() == f.h_first.size(),
-        "recurrence: h_first and h_last must be [D, R, H]");
-  check(f.c_first.size() == lanes * blocks_ * units_ && f.c_last.size() == f.c_first.size(),
-        "recurrence: c_first and c_last must be [D, K, R, U]");
-  check(f.lengths.empty() || f.lengths.size() == lanes, "recurrence: lengths must be [D, R] or empty");
-
-  input_ = f.input;
-  lengths_.assign(f.lengths.begin(), f.lengths.end());
-  history_.resize(lanes * (steps_ + 1) * hidden_);
-  for (auto* rows : {&a_x_, &a_h_, &gates_, &x_term_}) rows->resize(all_rows * 4 * units_);
-  for (auto* rows : {&c_, &squashed_}) rows->resize(all_rows * units_);
-  for (auto* norms : {&norm_x_, &norm_h_, &norm_c_}) norms->resize(lanes * steps_);
-  for (auto* state : {&c_first_, &h_}) state->resize(lanes * pointwise_blocks_ * units_);
-  make_products();
-
-  for (std::size_t d = 0; d < groups_; ++d)
-    std::copy_n(&f.h_first[d * rows_ * hidden_], rows_ * hidden_, h_before(d, 0));
-  if (replicated())
-    gather_.run_blocked(shape_.tiling.groups.local, shape_.tiling.rows, static_cast<int>(units_), f.c_first,
-                        c_first_);
-  else
-    std::copy(f.c_first.begin(), f.c_first.end(), c_first_.begin());
-}
-
-// One primitive per shape, made before threads ask for them.
-void CpuRecurrence::make_products() {
-  const std::size_t all = steps_ * rows_;
-  const std::int64_t n = length(4 * units_), H = shape_.hidden, I = shape_.inputs;
-  forward_products_.try_emplace({all, inputs_}, length(all), n, I, I, n);
-  forward_products_.try_emplace({rows_, hidden_}, length(rows_), n, H, H, n);
-  backward_products_.try_emplace({rows_, hidden_}, length(rows_), H, n, n, H);
-  for (const std::size_t chunk : {std::min(all, kChunkRows), all % kChunkRows})
-    if (chunk > 0) backward_products_.try_emplace({chunk, inputs_}, length(chunk), I, n, n, I);
-  for (const std::int64_t width : {H, I})
-    weight_products_.try_emplace({all, size(static_cast<int>(width))},
-                                 GemmShape{.m = n,
-                                           .n = width,
-                                           .k = length(all),
-                                           .a = {.row = 1, .column = n},
-                                           .b = {.row = width, .column = 1},
-                                           .c_row = width});
-}
-
-// a_x = W_x x, all time steps at once.
-void CpuRecurrence::project_inputs(std::span<const float> input) {
-  const std::size_t all = steps_ * rows_;
-  const PackedGemm& product = forward_products_.at({all, inputs_});
-  if (replicated()) own_.resize(groups_ * blocks_ * all * 4 * units_);
-  std::vector<float>& out = replicated() ? own_ : a_x_;
-  for_tiles(blocks_, [&](std::size_t d, std::size_t k) {
-    product.run(&input[d * all * inputs_], weights_[k].W_x_transposed,
-                &out[(d * blocks_ + k) * all * 4 * units_]);
-  });
-  if (replicated())
-    gather_.run_blocked(shape_.tiling.groups.local, static_cast<int>(all), static_cast<int>(4 * units_), own_,
-                        a_x_);
-}
-
-// x_term = gain_x LN(a_x) + bias.
-void CpuRecurrence::normalize_inputs() {
-  const std::size_t P = pointwise_blocks_, width = 4 * units_;
-  if (normalizes()) {
-    moments_.resize(steps_ * groups_ * rows_ * P);
-    for_tiles(P, [&](std::size_t d, std::size_t p) {
-      for (std::size_t t = 0; t < steps_; ++t)
-        for (std::size_t r = 0; r < rows_; ++r)
-          moments_[step_lane(t, d, r) * P + p] = lstm_rows::moments(&a_x_[gate_row(d, p, t, r)], width);
-    });
-    statistics_.normalizers(moments_, width, shape_.epsilon, norm_x_);
-  }
-  for_tiles(P, [&](std::size_t d, std::size_t p) {
-    const float* bias = &parameters_.bias[p * width];
-    for (std::size_t t = 0; t < steps_; ++t)
-      for (std::size_t r = 0; r < rows_; ++r) {
-        float* a = &a_x_[gate_row(d, p, t, r)];
-        float* out = &x_term_[gate_row(d, p, t, r)];
-        if (normalizes())
-          lstm_rows::normalize(norm_x_[step_lane(t, d, r)], &parameters_.gain_x[p * width], bias, a, out,
-                               width);
-        else
-          std::transform(a, a + width, bias, out, std::plus<>());
-      }
-  });
-}
-
-void CpuRecurrence::step_forward(std::size_t t) {
-  multiply_h(t);
-  if (normalizes()) normalize_h(t);
-  compute_gates(t);
-  compute_output(t);
-}
-
-// a_h = W_h h.
-void CpuRecurrence::multiply_h(std::size_t t) {
-  const std::size_t tile_size = rows_ * 4 * units_;
-  const PackedGemm& product = forward_products_.at({rows_, hidden_});
-  if (replicated()) own_.resize(groups_ * blocks_ * tile_size);
-  for_tiles(blocks_, [&](std::size_t d, std::size_t k) {
-    float* out = replicated() ? &own_[(d * blocks_ + k) * tile_size] : &a_h_[gate_row(d, k, t, 0)];
-    product.run(h_before(d, t), weights_[k].W_h_transposed, out);
-  });
-  if (!replicated()) return;
-
-  gathered_.resize(groups_ * pointwise_blocks_ * tile_size);
-  gather_.run_blocked(shape_.tiling.groups.local, shape_.tiling.rows, static_cast<int>(4 * units_),
-                      std::span(own_).first(groups_ * blocks_ * tile_size),
-                      std::span(gathered_).first(groups_ * pointwise_blocks_ * tile_size));
-  for (std::size_t d = 0; d < groups_; ++d)
-    for (std::size_t p = 0; p < pointwise_blocks_; ++p)
-      std::copy_n(&gathered_[tile(d, p) * tile_size], tile_size, &a_h_[gate_row(d, p, t, 0)]);
-}
-
-void CpuRecurrence::normalize_h(std::size_t t) {
-  const std::size_t P = pointwise_blocks_, lanes = groups_ * rows_;
-  moments_.resize(lanes * P);
-  for_tiles(P, [&](std::size_t d, std::size_t p) {
-    for (std::size_t r = 0; r < rows_; ++r)
-      moments_[lane(d, r) * P + p] = lstm_rows::moments(&a_h_[gate_row(d, p, t, r)], 4 * units_);
-  });
-  statistics_.normalizers(moments_, 4 * units_, shape_.epsilon, std::span(norm_h_).subspan(t * lanes, lanes));
-}
-
-// z = gain_h n_h + x_term, gates, c = f c + i g; masked lanes keep their c.
-void CpuRecurrence::compute_gates(std::size_t t) {
-  const std::size_t P = pointwise_blocks_;
-  moments_.resize(groups_ * rows_ * P);
-  for_tiles(P, [&](std::size_t d, std::size_t p) {
-    for (std::size_t r = 0; r < rows_; ++r) {
-      const std::size_t gates = gate_row(d, p, t, r);
-      float* c = &c_[unit_row(d, p, t, r)];
-      lstm_rows::gates_forward({.norm = norm_h_[step_lane(t, d, r)],
-                                .gain = normalizes() ? &parameters_.gain_h[p * 4 * units_] : nullptr,
-                                .x_term = &x_term_[gates],
-                                .c_before = c_before(d, p, t, r),
-                                .a_h = &a_h_[gates],
-                                .gates = &gates_[gates],
-                                .c = c},
-                               units_);
-      if (!valid(t, d, r)) std::copy_n(c_before(d, p, t, r), units_, c);
-      if (normalizes()) moments_[lane(d, r) * P + p] = lstm_rows::moments(c, units_);
-    }
-  });
-}
-
-// h = o tanh(LN(c)), then on every rank; masked lanes keep their h.
-void CpuRecurrence::compute_output(std::size_t t) {
-  const std::size_t lanes = groups_ * rows_;
-  if (normalizes())
-    statistics_.normalizers(moments_, units_, shape_.epsilon, std::span(norm_c_).subspan(t * lanes, lanes));
-  for_tiles(pointwise_blocks_, [&](std::size_t d, std::size_t p) {
-    for (std::size_t r = 0; r < rows_; ++r)
-      lstm_rows::output_forward({.norm = norm_c_[step_lane(t, d, r)],
-                                 .gain = normalizes() ? &parameters_.gain_c[p * units_] : nullptr,
-                                 .bias = normalizes() ? &parameters_.bias_c[p * units_] : nullptr,
-                                 .c = &c_[unit_row(d, p, t, r)],
-                                 .o = &gates_[gate_row(d, p, t, r) + 2 * units_],
-                                 .squashed = &squashed_[unit_row(d, p, t, r)],
-                                 .h = &h_[state_row(d, p, r)]},
-                                units_);
-  });
-
-  const std::size_t stride = (steps_ + 1) * rows_ * hidden_;
-  if (!replicated()) {
-    gather_.run(shape_.tiling.groups.local, shape_.tiling.rows, static_cast<int>(units_), h_,
-                h_before(0, t + 1), stride);
-  } else {
-    for (std::size_t d = 0; d < groups_; ++d)
-      for (std::size_t p = 0; p < pointwise_blocks_; ++p)
-        for (std::size_t r = 0; r < rows_; ++r)
-          std::copy_n(&h_[state_row(d, p, r)], units_, h_before(d, t + 1) + r * hidden_ + p * units_);
-  }
-  copy_masked_output(t);
-}
-
-void CpuRecurrence::copy_masked_output(std::size_t t) {
-  for (std::size_t d = 0; d < groups_; ++d)
-    for (std::size_t r = 0; r < rows_; ++r)
-      if (!valid(t, d, r))
-        std::copy_n(h_before(d, t) + r * hidden_, hidden_, h_before(d, t + 1) + r * hidden_);
-}
-
-void CpuRecurrence::finish_forward(const RecurrenceForward& f) {
-  const std::size_t state = rows_ * hidden_;
-  for (std::size_t d = 0; d < groups_; ++d) {
-    std::copy_n(h_before(d, 1), steps_ * state, &f.output[d * steps_ * state]);
-    std::copy_n(h_before(d, steps_), state, &f.h_last[d * state]);
-    for (std::size_t k = 0; k < blocks_; ++k)
-      std::copy_n(&c_[unit_row(d, own_first_ + k, steps_ - 1, 0)], rows_ * units_,
-                  &f.c_last[(d * blocks_ + k) * rows_ * units_]);
-  }
-}
-
-// --- backward -------------------------------------------------------------------------------------------
-
-void CpuRecurrence::backward(const RecurrenceBackward& b) {
-  begin_backward(b);
-  for (std::size_t t = steps_; t-- > 0;) step_backward(t);
-  if (normalizes()) finish_inputs();
-  weight_gradients(b);
-  vector_gradients(b.d_parameters);
-  if (!b.d_input.empty()) input_gradient(b.d_input);
-}
-
-void CpuRecurrence::begin_backward(const RecurrenceBackward& b) {
-  const std::size_t lanes = groups_ * rows_, P = pointwise_blocks_;
-  check(steps_ > 0 && b.d_output.size() == lanes * steps_ * blocks_ * units_,
-        "recurrence: backward() follows forward(), d_output must be [D, K, T*R, U]");
-  d_output_.resize(lanes * steps_ * P * units_);
-  if (replicated())
-    gather_.run_blocked(shape_.tiling.groups.local, static_cast<int>(steps_ * rows_),
-                        static_cast<int>(units_), b.d_output, d_output_);
-  else
-    std::copy(b.d_output.begin(), b.d_output.end(), d_output_.begin());
-
-  for (auto* state : {&dh_, &d_c_, &dn_, &d_o_}) state->assign(lanes * P * units_, 0.0f);
-  sums_.resize(lanes * P);
-  means_.assign(lanes, {});
-  for (auto* sum : {&d_gain_x_, &d_gain_h_, &d_bias_}) sum->assign(groups_ * P * 4 * units_, 0.0f);
-  for (auto* sum : {&d_gain_c_, &d_bias_c_}) sum->assign(groups_ * P * units_, 0.0f);
-}
-
-void CpuRecurrence::step_backward(std::size_t t) {
-  output_gradient(t);
-  gate_gradient(t);
-  if (t > 0) h_gradient(t);
-}
-
-// dh = d_output + what came from step t + 1, through h = o tanh(LN(c)).
-void CpuRecurrence::output_gradient(std::size_t t) {
-  for_tiles(pointwise_blocks_, [&](std::size_t d, std::size_t p) {
-    for (std::size_t r = 0; r < rows_; ++r) {
-      float* dh = &dh_[state_row(d, p, r)];
-      const float* d_output = &d_output_[unit_row(d, p, t, r)];
-      for (std::size_t u = 0; u < units_; ++u) dh[u] += d_output[u];
-      Sums& sums = sums_[lane(d, r) * pointwise_blocks_ + p];
-      sums = {};
-      if (!valid(t, d, r)) continue;
-      sums = lstm_rows::output_backward({.norm = norm_c_[step_lane(t, d, r)],
-                                         .gain = normalizes() ? &parameters_.gain_c[p * units_] : nullptr,
-                                         .c = &c_[unit_row(d, p, t, r)],
-                                         .o = &gates_[gate_row(d, p, t, r) + 2 * units_],
-                                         .squashed = &squashed_[unit_row(d, p, t, r)],
-                                         .dh = dh,
-                                         .dn = &dn_[state_row(d, p, r)],
-                                         .d_o = &d_o_[state_row(d, p, r)],
-                                         .d_gain = &d_gain_c_[tile(d, p) * units_],
-                                         .d_bias = &d_bias_c_[tile(d, p) * units_]},
-                                        units_);
-    }
-  });
-  if (normalizes()) statistics_.means(sums_, units_, means_);
-}
-
-// Through the gates and, with layer normalization, through LN(W_h h): gates -> dz, n_h -> da_h.
-void CpuRecurrence::gate_gradient(std::size_t t) {
-  const std::size_t width = 4 * units_;
-  for_tiles(pointwise_blocks_, [&](std::size_t d, std::size_t p) {
-    for (std::size_t r = 0; r < rows_; ++r) {
-      Sums& sums = sums_[lane(d, r) * pointwise_blocks_ + p];
-      sums = {};
-      if (!valid(t, d, r)) {
-        clear_masked(d, p, t, r);
-        continue;
-      }
-      const std::size_t row = gate_row(d, p, t, r), vector = tile(d, p) * width;
-      sums = lstm_rows::gates_backward({.norm_c = norm_c_[step_lane(t, d, r)],
-                                        .mean_dn = means_[lane(d, r)].dn,
-                                        .mean_dn_n = means_[lane(d, r)].dn_n,
-                                        .c = &c_[unit_row(d, p, t, r)],
-                                        .c_before = c_before(d, p, t, r),
-                                        .dn = &dn_[state_row(d, p, r)],
-                                        .d_o = &d_o_[state_row(d, p, r)],
-                                        .gain_h = normalizes() ? &parameters_.gain_h[p * width] : nullptr,
-                                        .n_h = &a_h_[row],
-                                        .n_x = &a_x_[row],
-                                        .gates = &gates_[row],
-                                        .d_c = &d_c_[state_row(d, p, r)],
-                                        .d_bias = &d_bias_[vector],
-                                        .d_gain_h = &d_gain_h_[vector],
-                                        .d_gain_x = &d_gain_x_[vector]},
-                                       units_);
-    }
-  });
-  if (!normalizes()) return;
-  statistics_.means(sums_, width, means_);
-  for_tiles(pointwise_blocks_, [&](std::size_t d, std::size_t p) {
-    for (std::size_t r = 0; r < rows_; ++r) {
-      if (!valid(t, d, r)) continue;
-      const std::size_t row = gate_row(d, p, t, r);
-      lstm_rows::normalize_backward(norm_h_[step_lane(t, d, r)].scale, means_[lane(d, r)].dn,
-                                    means_[lane(d, r)].dn_n, &parameters_.gain_h[p * width], &gates_[row],
-                                    &a_h_[row], width);
-    }
-  });
-}
-
-// A masked step has no part in any gradient; dh and dc pass through it.
-void CpuRecurrence::clear_masked(std::size_t d, std::size_t p, std::size_t t, std::size_t r) {
-  const std::size_t row = gate_row(d, p, t, r);
-  std::fill_n(&gates_[row], 4 * units_, 0.0f);
-  std::fill_n(&a_h_[row], 4 * units_, 0.0f);
-}
-
-// dh of step t - 1 = W_h^T da_h, plus dh itself where step t was masked.
-void CpuRecurrence::h_gradient(std::size_t t) {
-  const std::vector<float>& d_pre = normalizes() ? a_h_ : gates_;
-  const std::size_t of_block = rows_ * hidden_;
-  partials_.resize(groups_ * blocks_ * of_block);
-  const PackedGemm& product = backward_products_.at({rows_, hidden_});
-  for_tiles(blocks_, [&](std::size_t d, std::size_t k) {
-    product.run(&d_pre[gate_row(d, own_first_ + k, t, 0)], weights_[k].W_h,
-                &partials_[(d * blocks_ + k) * of_block]);
-  });
-
-  const std::size_t own = groups_ * blocks_ * rows_ * units_;
-  own_.resize(own);
-  sum_.start(shape_.tiling.groups.local, shape_.tiling.rows, static_cast<int>(units_), own_);
-  parallel_for(threads_, groups_, [&](std::size_t d) {
-    sum_.add(static_cast<int>(d), 0, shape_.tiling.rows,
-             std::span(partials_).subspan(d * blocks_ * of_block, blocks_ * of_block));
-  });
-  sum_.finish();
-  std::span<const float> complete = own_;
-  if (replicated()) {
-    gathered_.resize(dh_.size());
-    gather_.run_blocked(shape_.tiling.groups.local, shape_.tiling.rows, static_cast<int>(units_), own_,
-                        gathered_);
-    complete = gathered_;
-  }
-  for (std::size_t d = 0; d < groups_; ++d)
-    for (std::size_t p = 0; p < pointwise_blocks_; ++p)
-      for (std::size_t r = 0; r < rows_; ++r)
-        if (valid(t, d, r)) std::copy_n(&complete[state_row(d, p, r)], units_, &dh_[state_row(d, p, r)]);
-}
-
-// Through LN(W_x x), all time steps at once: n_x -> da_x.
-void CpuRecurrence::finish_inputs() {
-  const std::size_t P = pointwise_blocks_, width = 4 * units_;
-  sums_.resize(steps_ * groups_ * rows_ * P);
-  input_means_.resize(steps_ * groups_ * rows_);
-  for_tiles(P, [&](std::size_t d, std::size_t p) {
-    for (std::size_t t = 0; t < steps_; ++t)
-      for (std::size_t r = 0; r < rows_; ++r)
-        sums_[step_lane(t, d, r) * P + p] =
-            lstm_rows::normalized_sums(&parameters_.gain_x[p * width], &gates_[gate_row(d, p, t, r)],
-                                       &a_x_[gate_row(d, p, t, r)], width);
-  });
-  statistics_.means(sums_, width, input_means_);
-  for_tiles(P, [&](std::size_t d, std::size_t p) {
-    for (std::size_t t = 0; t < steps_; ++t)
-      for (std::size_t r = 0; r < rows_; ++r) {
-        const std::size_t i = step_lane(t, d, r), row = gate_row(d, p, t, r);
-        lstm_rows::normalize_backward(norm_x_[i].scale, input_means_[i].dn, input_means_[i].dn_n,
-                                      &parameters_.gain_x[p * width], &gates_[row], &a_x_[row], width);
-      }
-  });
-}
-
-// dW_h = da_h^T h, dW_x = da_x^T x, one product per tile over all steps; lane groups merged in the tree.
-void CpuRecurrence::weight_gradients(const RecurrenceBackward& b) {
-  const std::size_t all = steps_ * rows_;
-  const auto of_group = [&](std::size_t d, const std::vector<float>& d_pre, const float* values,
-                            std::size_t width, std::span<float> out) {
-    const Gemm& product = weight_products_.at({all, width});
-    parallel_for(threads_, blocks_, [&](std::size_t k) {
-      product.run(&d_pre[gate_row(d, own_first_ + k, 0, 0)], values, &out[k * 4 * units_ * width]);
-    });
-  };
-  const std::vector<float>& d_pre_h = normalizes() ? a_h_ : gates_;
-  const std::vector<float>& d_pre_x = normalizes() ? a_x_ : gates_;
-  tree_.sum(groups_, b.d_parameters.W_h,
-            [&](std::size_t d, std::span<float> out) { of_group(d, d_pre_h, h_before(d, 0), hidden_, out); });
-  tree_.sum(groups_, b.d_parameters.W_x, [&](std::size_t d, std::span<float> out) {
-    of_group(d, d_pre_x, &input_[d * all * inputs_], inputs_, out);
-  });
-}
-
-void CpuRecurrence::vector_gradients(const LstmParameters<float>& d_parameters) {
-  const auto merge = [&](const std::vector<float>& of_groups, std::size_t width, std::span<float> out) {
-    tree_.sum(groups_, out, [&](std::size_t d, std::span<float> leaf) {
-      std::copy_n(&of_groups[tile(d, own_first_) * width], leaf.size(), leaf.begin());
-    });
-  };
-  merge(d_bias_, 4 * units_, d_parameters.bias);
-  if (!normalizes()) return;
-  merge(d_gain_x_, 4 * units_, d_parameters.gain_x);
-  merge(d_gain_h_, 4 * units_, d_parameters.gain_h);
-  merge(d_gain_c_, units_, d_parameters.gain_c);
-  merge(d_bias_c_, units_, d_parameters.bias_c);
-}
-
-// dx = W_x^T da_x in chunks of rows that fit the cache.
-void CpuRecurrence::input_gradient(std::span<float> d_input) {
-  const std::vector<float>& d_pre = normalizes() ? a_x_ : gates_;
-  const std::size_t all = steps_ * rows_, chunks = (all + kChunkRows - 1) / kChunkRows;
-  sum_.start(shape_.tiling.groups.local, static_cast<int>(all), shape_.inputs / shape_.tiling.blocks.count,
-             d_input);
-  parallel_for(threads_, size(threads_), [&](std::size_t worker) {
-    std::vector<float>& partials = chunk_partials_[worker];
-    for (std::size_t i = worker; i < groups_ * chunks; i += size(threads_)) {
-      const std::size_t d = i / chunks, first = i % chunks * kChunkRows,
-                        count = std::min(kChunkRows, all - first);
-      partials.resize(blocks_ * count * inputs_);
-      for (std::size_t k = 0; k < blocks_; ++k)
-        backward_products_.at({count, inputs_})
-            .run(&d_pre[gate_row(d, own_first_ + k, 0, 0) + first * 4 * units_], weights_[k].W_x,
-                 &partials[k * count * inputs_]);
-      sum_.add(static_cast<int>(d), static_cast<int>(first), static_cast<int>(count), partials);
-    }
-  });
-  sum_.finish();
+  keep(parameters.bias, 4 * units_, bias_);
+  if (!normalized()) return;
+  keep(parameters.gain_x, 4 * units_, gain_x_);
+  keep(parameters.gain_h, 4 * units_, gain_h_);
+  keep(parameters.gain_c, units_, gain_c_);
+  keep(parameters.bias_c, units_, bias_c_);
 }
 
 std::size_t CpuRecurrence::saved_size() const {
-  const std::size_t rows = groups_ * rows_ * size(shape_.max_time_steps) * pointwise_blocks_;
-  const std::size_t per_row = 4 * 4 * units_ + 3 * units_;  // a_x, a_h, gates, x_term; c, squashed, d_output
-  return rows * per_row + groups_ * rows_ * (size(shape_.max_time_steps) + 1) * hidden_;
+  return n_x_.size() + n_h_.size() + gates_.size() + c_.size() + s_.size() + h_first_.size() + of_x_.size() +
+         of_h_.size() + of_c_.size();
+}
+
+// --- forward ----------------------------------------------------------------------------------------------
+
+void CpuRecurrence::check_forward(const RecurrenceForward& f) const {
+  check(!bias_.empty(), "recurrence: forward() before set_parameters()");
+  check(f.time_steps >= 1 && f.time_steps <= shape_.max_time_steps, "recurrence: time steps out of range");
+  const std::size_t lanes = groups_ * rows_, sequence = lanes * size(f.time_steps);
+  const std::size_t hidden = size(shape_.hidden), own_units = own_blocks_ * units_;
+  check(f.input.size() == sequence * size(shape_.inputs), "recurrence: input must be [D, T, R, I]");
+  check(f.output.size() == sequence * hidden, "recurrence: output must be [D, T, R, H]");
+  check(f.h_first.size() == lanes * hidden && f.h_last.size() == lanes * hidden,
+        "recurrence: h_first and h_last must be [D, R, H]");
+  check(f.c_first.size() == lanes * own_units && f.c_last.size() == lanes * own_units,
+        "recurrence: c_first and c_last must be [D, K, R, U]");
+  check(f.lengths.empty() || f.lengths.size() == lanes, "recurrence: lengths must be [D, R]");
+}
+
+void CpuRecurrence::forward(const RecurrenceForward& f) {
+  check_forward(f);
+  ready_for_backward_ = false;
+  begin_forward(f);
+  transform_input();
+  for (int t = 0; t < steps_; ++t) step_forward(t);
+  write_last_state(f);
+  ready_for_backward_ = true;
+}
+
+void CpuRecurrence::begin_forward(const RecurrenceForward& f) {
+  steps_ = f.time_steps;
+  input_ = f.input;
+  output_ = f.output;
+  products_.prepare(steps_);
+  std::ranges::copy(f.h_first, h_first_.begin());
+  lengths_.assign(f.lengths.begin(), f.lengths.end());
+
+  Floats& c_first = d_c_;  // free before the backward pass
+  if (replicated())
+    gather_.run_blocked(static_cast<int>(groups_), static_cast<int>(rows_), static_cast<int>(units_),
+                        f.c_first, c_first);
+  else
+    std::ranges::copy(f.c_first, c_first.begin());
+  const std::size_t hidden = size(shape_.hidden), first_unit = size(pointwise_share().first) * units_;
+  for_tiles(blocks_, [&](std::size_t d, std::size_t p) {
+    std::copy_n(&c_first[tile(d, p, units_)], rows_ * units_, &c_[state_at(d, p, 0)]);
+    for (std::size_t row = 0; row < rows_; ++row)
+      std::copy_n(&h_first_[(d * rows_ + row) * hidden + first_unit + p * units_], units_,
+                  &h_[tile(d, p, units_) + row * units_]);
+  });
+}
+
+// W_x x of all time steps, and its statistics: one product and one exchange.
+void CpuRecurrence::transform_input() {
+  const std::size_t width = 4 * units_, inputs = size(shape_.inputs);
+  if (replicated()) a_x_.resize(groups_ * own_blocks_ * sequence_rows() * width);
+  x_statistics_.start(groups_ * sequence_rows());
+  float* own_a_x = replicated() ? a_x_.data() : x_side();
+  for_chunks(own_blocks_, [&](std::size_t d, std::size_t k, std::size_t first, std::size_t rows) {
+    float* a_x = own_a_x + ((d * own_blocks_ + k) * sequence_rows() + first) * width;
+    products_.input(k, rows, &input_[(d * sequence_rows() + first) * inputs], a_x);
+    if (!replicated()) measure_input(d, k, first, rows);
+  });
+  if (replicated()) {
+    gather_.run_blocked(static_cast<int>(groups_), static_cast<int>(sequence_rows()), static_cast<int>(width),
+                        a_x_, {x_side(), groups_ * blocks_ * sequence_rows() * width});
+    for_chunks(blocks_, [&](std::size_t d, std::size_t p, std::size_t first, std::size_t rows) {
+      measure_input(d, p, first, rows);
+    });
+  }
+  if (normalized()) x_statistics_.merge_moments(width, shape_.epsilon, of_x_.mean.data(), of_x_.scale.data());
+}
+
+void CpuRecurrence::measure_input(std::size_t d, std::size_t p, std::size_t first_row, std::size_t rows) {
+  if (!normalized()) return;
+  const std::size_t row = d * sequence_rows() + first_row, width = 4 * units_;
+  row_moments(x_side() + gates_at(d, p, 0) + first_row * width, rows, width, x_statistics_.first(p) + row,
+              x_statistics_.second(p) + row);
+}
+
+// Eq. 20-22: z = LN(W_h h) + LN(W_x x) + b; c = f c + i g; h = o tanh(LN(c)).
+void CpuRecurrence::step_forward(int t) {
+  transform_state(t);
+  if (normalized())
+    h_statistics_.merge_moments(4 * units_, shape_.epsilon, &of_h_.mean[step_row(0, t)],
+                                &of_h_.scale[step_row(0, t)]);
+  for_tiles(blocks_, [&](std::size_t d, std::size_t p) { update_cell(d, p, t); });
+  if (normalized())
+    c_statistics_.merge_moments(units_, shape_.epsilon, &of_c_.mean[step_row(0, t)],
+                                &of_c_.scale[step_row(0, t)]);
+  for_tiles(blocks_, [&](std::size_t d, std::size_t p) {
+    lstm_output(cell_tile(d, t), {.gates = &gates_[gates_at(d, p, t)],
+                                  .c = &c_[state_at(d, p, t + 1)],
+                                  .of_c = of_c_.at(step_row(d, t)),
+                                  .gain_c = place(gain_c_, p * units_),
+                                  .bias_c = place(bias_c_, p * units_),
+                                  .s = &s_[cell_at(d, p, t)],
+                                  .h = &h_[tile(d, p, units_)]});
+  });
+  const std::size_t step = rows_ * size(shape_.hidden);
+  h_gather_.run(static_cast<int>(groups_), static_cast<int>(rows_), static_cast<int>(units_), h_,
+                output_.data() + size(t) * step, size(steps_) * step);
+}
+
+void CpuRecurrence::transform_state(int t) {
+  for_tiles(own_blocks_, [&](std::size_t d, std::size_t k) {
+    products_.recurrent(k, h_before(d, t), &a_h_[(d * own_blocks_ + k) * rows_ * 4 * units_]);
+    if (!replicated()) measure_state(d, k);
+  });
+  if (!replicated()) return;
+  gather_.run_blocked(static_cast<int>(groups_), static_cast<int>(rows_), static_cast<int>(4 * units_), a_h_,
+                      a_h_all_);
+  for_tiles(blocks_, [&](std::size_t d, std::size_t p) { measure_state(d, p); });
+}
+
+void CpuRecurrence::measure_state(std::size_t d, std::size_t p) {
+  if (!normalized()) return;
+  const Floats& a_h = replicated() ? a_h_all_ : a_h_;
+  row_moments(&a_h[tile(d, p, 4 * units_)], rows_, 4 * units_, h_statistics_.first(p) + d * rows_,
+              h_statistics_.second(p) + d * rows_);
+}
+
+void CpuRecurrence::update_cell(std::size_t d, std::size_t p, int t) {
+  const Floats& a_h = replicated() ? a_h_all_ : a_h_;
+  const std::size_t i = gates_at(d, p, t), width = 4 * units_;
+  float* c = &c_[state_at(d, p, t + 1)];
+  lstm_gates(cell_tile(d, t), {.a_h = &a_h[tile(d, p, width)],
+                               .x = x_side() + i,
+                               .of_h = of_h_.at(step_row(d, t)),
+                               .of_x = of_x_.at(input_row(d, t)),
+                               .gain_h = place(gain_h_, p * width),
+                               .gain_x = place(gain_x_, p * width),
+                               .bias = bias_.data() + p * width,
+                               .c_before = &c_[state_at(d, p, t)],
+                               .n_h = place(n_h_, i),
+                               .gates = &gates_[i],
+                               .c = c});
+  if (normalized())
+    row_moments(c, rows_, units_, c_statistics_.first(p) + d * rows_, c_statistics_.second(p) + d * rows_);
+}
+
+void CpuRecurrence::write_last_state(const RecurrenceForward& f) const {
+  const std::size_t step = rows_ * size(shape_.hidden), state = rows_ * units_;
+  for (std::size_t d = 0; d < groups_; ++d) {
+    std::copy_n(h_before(d, steps_), step, &f.h_last[d * step]);
+    for (std::size_t k = 0; k < own_blocks_; ++k)
+      std::copy_n(&c_[state_at(d, own(k), steps_)], state, &f.c_last[(d * own_blocks_ + k) * state]);
+  }
+}
+
+// --- backward ---------------------------------------------------------------------------------------------
+
+void CpuRecurrence::check_backward(const RecurrenceBackward& b) const {
+  check(ready_for_backward_, "recurrence: backward() needs a forward() of its own");
+  const std::size_t rows = groups_ * sequence_rows(), own_units = own_blocks_ * units_;
+  check(b.d_output.size() == rows * own_units, "recurrence: d_output must be [D, K, T*R, U]");
+  check(b.d_input.empty() || shape_.inputs % shape_.tiling.blocks.count == 0,
+        "recurrence: d_input needs inputs that divide into blocks");
+  const auto& d = b.d_parameters;
+  check(d.W_x.size() == 4 * own_units * size(shape_.inputs) &&
+            d.W_h.size() == 4 * own_units * size(shape_.hidden) && d.bias.size() == 4 * own_units,
+        "recurrence: the gradients do not fit the shape");
+  if (normalized())
+    check(d.gain_x.size() == 4 * own_units && d.gain_h.size() == 4 * own_units &&
+              d.gain_c.size() == own_units && d.bias_c.size() == own_units,
+          "recurrence: the gradients of gains or biases do not fit the shape");
+}
+
+void CpuRecurrence::backward(const RecurrenceBackward& b) {
+  check_backward(b);
+  begin_backward(b);
+  for (int t = steps_ - 1; t >= 0; --t) step_backward(t);
+  if (normalized()) input_normalization_backward();
+  parameter_gradients(b.d_parameters);
+  if (!b.d_input.empty()) input_gradient(b.d_input);
+  ready_for_backward_ = false;
+}
+
+void CpuRecurrence::begin_backward(const RecurrenceBackward& b) {
+  d_output_ = b.d_output;
+  if (replicated()) {
+    d_output_all_.resize(b.d_output.size() / own_blocks_ * blocks_);
+    gather_.run_blocked(static_cast<int>(groups_), static_cast<int>(sequence_rows()),
+                        static_cast<int>(units_), b.d_output, d_output_all_);
+    d_output_ = d_output_all_;
+  }
+  d_h_held_.resize(lengths_.empty() ? 0 : d_h_.size());
+  for (Floats* zeroed : {&d_h_, &d_h_held_, &d_c_, &d_gain_x_, &d_gain_h_, &d_bias_, &d_gain_c_, &d_bias_c_})
+    std::ranges::fill(*zeroed, 0.0f);
+}
+
+// The chain rule back through step_forward; each LN needs two sums over its vector.
+void CpuRecurrence::step_backward(int t) {
+  for_tiles(blocks_, [&](std::size_t d, std::size_t p) { output_backward(d, p, t); });
+  RowStatistics::Means means;
+  if (normalized()) means = c_statistics_.merge_sums(size(shape_.hidden));
+  for_tiles(blocks_, [&](std::size_t d, std::size_t p) { gates_backward(d, p, t, means.from(d * rows_)); });
+  if (normalized()) means = h_statistics_.merge_sums(4 * size(shape_.hidden));
+  for_tiles(own_blocks_, [&](std::size_t d, std::size_t k) {
+    const std::size_t i = gates_at(d, own(k), t);
+    if (normalized())
+      lstm_normalization_backward(cell_tile(d, t), {.dz = &gates_[i],
+                                                    .gain = &gain_h_[own(k) * 4 * units_],
+                                                    .scale = &of_h_.scale[step_row(d, t)],
+                                                    .mean_dn = means.first + d * rows_,
+                                                    .mean_dn_n = means.second + d * rows_,
+                                                    .n = &n_h_[i]});
+    if (t > 0)
+      products_.recurrent_backward(k, da_h() + i,
+                                   &d_h_partials_[(d * own_blocks_ + k) * rows_ * size(shape_.hidden)]);
+  });
+  if (t > 0) sum_state_gradient();
+}
+
+void CpuRecurrence::output_backward(std::size_t d, std::size_t p, int t) {
+  lstm_output_backward(cell_tile(d, t),
+                       {.d_output = &d_output_[cell_at(d, p, t)],
+                        .d_h = &d_h_[tile(d, p, units_)],
+                        .d_h_held = lengths_.empty() ? nullptr : &d_h_held_[tile(d, p, units_)],
+                        .c = &c_[state_at(d, p, t + 1)],
+                        .of_c = of_c_.at(step_row(d, t)),
+                        .gain_c = place(gain_c_, p * units_),
+                        .gates = &gates_[gates_at(d, p, t)],
+                        .s = &s_[cell_at(d, p, t)],
+                        .sum_dn = c_statistics_.first(p) + d * rows_,
+                        .sum_dn_n = c_statistics_.second(p) + d * rows_,
+                        .d_gain_c = place(d_gain_c_, (d * blocks_ + p) * units_),
+                        .d_bias_c = place(d_bias_c_, (d * blocks_ + p) * units_)});
+}
+
+void CpuRecurrence::gates_backward(std::size_t d, std::size_t p, int t, RowStatistics::Means means) {
+  const std::size_t i = gates_at(d, p, t), width = 4 * units_, sums = (d * blocks_ + p) * width;
+  lstm_gates_backward(cell_tile(d, t), {.d_n_c = &s_[cell_at(d, p, t)],
+                                        .mean_dn = means.first,
+                                        .mean_dn_n = means.second,
+                                        .c = &c_[state_at(d, p, t + 1)],
+                                        .c_before = &c_[state_at(d, p, t)],
+                                        .of_c = of_c_.at(step_row(d, t)),
+                                        .d_c = &d_c_[tile(d, p, units_)],
+                                        .gates = &gates_[i],
+                                        .gain_h = place(gain_h_, p * width),
+                                        .gain_x = place(gain_x_, p * width),
+                                        .n_h = place(n_h_, i),
+                                        .n_x = place(n_x_, i),
+                                        .h_sum_dn = h_statistics_.first(p) + d * rows_,
+                                        .h_sum_dn_n = h_statistics_.second(p) + d * rows_,
+                                        .x_sum_dn = x_statistics_.first(p) + input_row(d, t),
+                                        .x_sum_dn_n = x_statistics_.second(p) + input_row(d, t),
+                                        .d_gain_h = place(d_gain_h_, sums),
+                                        .d_gain_x = place(d_gain_x_, sums),
+                                        .d_bias = &d_bias_[sums]});
+}
+
+// dL/dh of t-1 = the sum over all unit blocks of da_h W_h.
+void CpuRecurrence::sum_state_gradient() {
+  const std::size_t hidden = size(shape_.hidden), contribution = rows_ * hidden;
+  const auto start = [&](std::span<float> out) {
+    state_sum_.start(static_cast<int>(groups_), static_cast<int>(rows_), static_cast<int>(units_), out);
+  };
+  start(replicated() ? std::span<float>() : std::span(d_h_));
+  parallel_for(threads_, groups_ * rows_, [&](std::size_t i) {
+    const std::size_t d = i / rows_, row = i % rows_;
+    state_sum_.add(static_cast<int>(d), static_cast<int>(row), 1,
+                   &d_h_partials_[d * own_blocks_ * contribution + row * hidden], contribution);
+  });
+  if (replicated())
+    state_sum_.finish_everywhere(d_h_);
+  else
+    state_sum_.finish();
+}
+
+// LN of W_x x, for all time steps at once.
+void CpuRecurrence::input_normalization_backward() {
+  const RowStatistics::Means means = x_statistics_.merge_sums(4 * size(shape_.hidden));
+  parallel_for(threads_, groups_ * own_blocks_ * size(steps_), [&](std::size_t i) {
+    const int t = static_cast<int>(i % size(steps_));
+    const std::size_t d = i / size(steps_) / own_blocks_, p = own(i / size(steps_) % own_blocks_);
+    lstm_normalization_backward(cell_tile(d, t), {.dz = &gates_[gates_at(d, p, t)],
+                                                  .gain = &gain_x_[p * 4 * units_],
+                                                  .scale = &of_x_.scale[input_row(d, t)],
+                                                  .mean_dn = means.first + input_row(d, t),
+                                                  .mean_dn_n = means.second + input_row(d, t),
+                                                  .n = &n_x_[gates_at(d, p, t)]});
+  });
+}
+
+// dL/dx = the sum over all unit blocks of da_x W_x.
+void CpuRecurrence::input_gradient(std::span<float> d_input) {
+  const std::size_t inputs = size(shape_.inputs), rows = sequence_rows(), chunk = products_.chunk_rows();
+  const std::size_t chunks = (rows + chunk - 1) / chunk;
+  input_sum_.start(static_cast<int>(groups_), static_cast<int>(rows),
+                   shape_.inputs / shape_.tiling.blocks.count, d_input);
+  parallel_for(threads_, size(threads_), [&](std::size_t worker) {
+    Floats& partials = d_input_partials_[worker];
+    for (std::size_t i = worker; i < groups_ * chunks; i += size(threads_)) {
+      const std::size_t d = i / chunks, first = i % chunks * chunk, count = std::min(chunk, rows - first);
+      partials.resize(own_blocks_ * count * inputs);
+      for (std::size_t k = 0; k < own_blocks_; ++k)
+        products_.input_backward(k, count, da_x() + gates_at(d, own(k), 0) + first * 4 * units_,
+                                 &partials[k * count * inputs]);
+      input_sum_.add(static_cast<int>(d), static_cast<int>(first), static_cast<int>(count), partials);
+    }
+  });
+  input_sum_.finish();
+}
+
+void CpuRecurrence::parameter_gradients(const LstmParameters<float>& d) {
+  const std::size_t hidden = size(shape_.hidden), inputs = size(shape_.inputs), width = 4 * units_;
+  group_tree_.sum(groups_, d.W_h, [&](std::size_t group, std::span<float> d_W_h) {
+    parallel_for(threads_, own_blocks_, [&](std::size_t k) {
+      products_.weight_h_gradient(da_h() + gates_at(group, own(k), 0), h_before(group, 0),
+                                  output_.data() + group * sequence_rows() * hidden,
+                                  &d_W_h[k * width * hidden]);
+    });
+  });
+  group_tree_.sum(groups_, d.W_x, [&](std::size_t group, std::span<float> d_W_x) {
+    parallel_for(threads_, own_blocks_, [&](std::size_t k) {
+      products_.weight_x_gradient(da_x() + gates_at(group, own(k), 0),
+                                  &input_[group * sequence_rows() * inputs], &d_W_x[k * width * inputs]);
+    });
+  });
+  sum_over_groups(d_bias_, width, d.bias);
+  if (!normalized()) return;
+  sum_over_groups(d_gain_x_, width, d.gain_x);
+  sum_over_groups(d_gain_h_, width, d.gain_h);
+  sum_over_groups(d_gain_c_, units_, d.gain_c);
+  sum_over_groups(d_bias_c_, units_, d.bias_c);
+}
+
+// [D, P, width] -> this rank's blocks [K, width].
+void CpuRecurrence::sum_over_groups(const Floats& of_groups, std::size_t width, std::span<float> out) const {
+  for (std::size_t i = 0; i < out.size(); ++i)
+    out[i] =
+        tree_sum(groups_, [&](std::size_t d) { return of_groups[(d * blocks_ + own_first_) * width + i]; });
 }
 
 }  // namespace

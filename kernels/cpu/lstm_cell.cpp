@@ -1,0 +1,301 @@
+#include "kernels/cpu/lstm_cell.h"
+
+#include <algorithm>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/lstm_cell.cpp"
+#include <hwy/foreach_target.h>
+// after foreach_target.h
+#include <hwy/contrib/math/math-inl.h>
+
+#include "kernels/cpu/lanes-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lamina::HWY_NAMESPACE {
+
+HWY_INLINE Vector tanh_of(Vector x) { return hn::Tanh(Floats(), x); }
+HWY_INLINE Vector sigmoid_of(Vector x) {
+  const Vector half = constant(0.5f);
+  return hn::MulAdd(half, tanh_of(hn::Mul(half, x)), half);
+}
+HWY_INLINE Vector one_minus(Vector x) { return hn::Sub(constant(1), x); }
+
+/// (a - mean) * scale of one row.
+struct RowNormalization {
+  Vector mean, scale;
+
+  HWY_INLINE RowNormalization(const NormalizedRows& rows, std::size_t row)
+      : mean(constant(rows.mean[row])), scale(constant(rows.scale[row])) {}
+  HWY_INLINE Vector of(Vector a) const { return hn::Mul(hn::Sub(a, mean), scale); }
+};
+
+template <class Lanes>
+HWY_INLINE void add_to(const Lanes& lanes, float* sum, Vector v) {
+  lanes.store(hn::Add(lanes.load(sum), v), sum);
+}
+
+// One gate of one row before its nonlinearity; `j` within [4, U], `i` within [R, 4, U].
+template <class Lanes>
+HWY_INLINE Vector normalized_gate(const Lanes& lanes, const GatesForward& g, const RowNormalization& of_h,
+                                  const RowNormalization& of_x, std::size_t j, std::size_t i) {
+  const Vector n_h = of_h.of(lanes.load(g.a_h + i)), n_x = of_x.of(lanes.load(g.x + i));
+  lanes.store(n_h, g.n_h + i);
+  lanes.store(n_x, g.x + i);
+  const Vector x_term = hn::MulAdd(lanes.load(g.gain_x + j), n_x, lanes.load(g.bias + j));
+  return hn::MulAdd(lanes.load(g.gain_h + j), n_h, x_term);
+}
+
+// z(lanes, j, i) gives the gate at `j` of [4, U], `i` of [R, 4, U].
+template <class Gate>
+HWY_INLINE void gates_of_row(const CellTile& tile, const GatesForward& g, std::size_t row, const Gate& z) {
+  const std::size_t units = tile.units, first = row * 4 * units;
+  for_each_vector(units, [&](auto lanes, std::size_t u) HWY_ATTR {
+    const Vector f = sigmoid_of(z(lanes, u, first + u));
+    const Vector i = sigmoid_of(z(lanes, units + u, first + units + u));
+    const Vector o = sigmoid_of(z(lanes, 2 * units + u, first + 2 * units + u));
+    const Vector c_new = tanh_of(z(lanes, 3 * units + u, first + 3 * units + u));
+    float* gates = g.gates + first + u;
+    lanes.store(f, gates);
+    lanes.store(i, gates + units);
+    lanes.store(o, gates + 2 * units);
+    lanes.store(c_new, gates + 3 * units);
+    const Vector c_before = lanes.load(g.c_before + row * units + u);
+    lanes.store(hn::MulAdd(f, c_before, hn::Mul(i, c_new)), g.c + row * units + u);
+  });
+}
+
+void lstm_gates(const CellTile& tile, const GatesForward& g) {
+  for (std::size_t row = 0; row < tile.rows; ++row) {
+    if (!tile.valid(row)) {
+      std::copy_n(g.c_before + row * tile.units, tile.units, g.c + row * tile.units);
+    } else if (tile.normalized) {
+      const RowNormalization of_h(g.of_h, row), of_x(g.of_x, row);
+      gates_of_row(tile, g, row, [&](auto lanes, std::size_t j, std::size_t i) HWY_ATTR {
+        return normalized_gate(lanes, g, of_h, of_x, j, i);
+      });
+    } else {
+      gates_of_row(tile, g, row, [&](auto lanes, std::size_t j, std::size_t i) HWY_ATTR {
+        return hn::Add(lanes.load(g.a_h + i), hn::Add(lanes.load(g.x + i), lanes.load(g.bias + j)));
+      });
+    }
+  }
+}
+
+void lstm_output(const CellTile& tile, const OutputForward& o) {
+  const std::size_t units = tile.units;
+  const auto output_of_row = [&](std::size_t row, const auto& squashed) HWY_ATTR {
+    for_each_vector(units, [&](auto lanes, std::size_t u) HWY_ATTR {
+      const Vector s = tanh_of(squashed(lanes, lanes.load(o.c + row * units + u), u));
+      lanes.store(s, o.s + row * units + u);
+      lanes.store(hn::Mul(lanes.load(o.gates + row * 4 * units + 2 * units + u), s), o.h + row * units + u);
+    });
+  };
+  for (std::size_t row = 0; row < tile.rows; ++row) {
+    if (!tile.valid(row)) continue;
+    if (tile.normalized) {
+      const RowNormalization of_c(o.of_c, row);
+      output_of_row(row, [&](auto lanes, Vector c, std::size_t u) HWY_ATTR {
+        return hn::MulAdd(lanes.load(o.gain_c + u), of_c.of(c), lanes.load(o.bias_c + u));
+      });
+    } else {
+      output_of_row(row, [](auto, Vector c, std::size_t) HWY_ATTR { return c; });
+    }
+  }
+}
+
+// dz_o = dh s o (1 - o); returns dL/d(argument of tanh) = dh o (1 - s^2).
+template <class Lanes>
+HWY_INLINE Vector output_gradient(const Lanes& lanes, Vector d_h, Vector s, float* gate_o) {
+  const Vector o = lanes.load(gate_o);
+  lanes.store(hn::Mul(hn::Mul(d_h, s), hn::Mul(o, one_minus(o))), gate_o);
+  return hn::Mul(hn::Mul(d_h, o), hn::NegMulAdd(s, s, constant(1)));
+}
+
+HWY_INLINE void hold_output_gradient(const CellTile& tile, const OutputBackward& o, std::size_t row) {
+  const std::size_t units = tile.units;
+  for_each_vector(units, [&](auto lanes, std::size_t u) HWY_ATTR {
+    const std::size_t i = row * units + u;
+    const Vector d_h = hn::Add(lanes.load(o.d_output + i), lanes.load(o.d_h + i));
+    add_to(lanes, o.d_h_held + i, d_h);
+    lanes.store(constant(0), o.s + i);
+  });
+  if (tile.normalized) o.sum_dn[row] = o.sum_dn_n[row] = 0;
+}
+
+void lstm_output_backward(const CellTile& tile, const OutputBackward& o) {
+  const std::size_t units = tile.units;
+  // through(lanes, dL/d(argument of tanh), u, i) gives what goes to the cell.
+  const auto backward_of_row = [&](std::size_t row, const auto& through) HWY_ATTR {
+    for_each_vector(units, [&](auto lanes, std::size_t u) HWY_ATTR {
+      const std::size_t i = row * units + u;
+      Vector d_h = hn::Add(lanes.load(o.d_output + i), lanes.load(o.d_h + i));
+      if (o.d_h_held != nullptr) {
+        d_h = hn::Add(d_h, lanes.load(o.d_h_held + i));
+        lanes.store(constant(0), o.d_h_held + i);
+      }
+      float* gate_o = o.gates + row * 4 * units + 2 * units + u;
+      const Vector d_y = output_gradient(lanes, d_h, lanes.load(o.s + i), gate_o);
+      lanes.store(through(lanes, d_y, u, i), o.s + i);
+    });
+  };
+  for (std::size_t row = 0; row < tile.rows; ++row) {
+    if (!tile.valid(row)) {
+      hold_output_gradient(tile, o, row);
+    } else if (tile.normalized) {
+      const RowNormalization of_c(o.of_c, row);
+      Vector sum_dn = constant(0), sum_dn_n = constant(0);
+      backward_of_row(row, [&](auto lanes, Vector d_y, std::size_t u, std::size_t i) HWY_ATTR {
+        const Vector n = of_c.of(lanes.load(o.c + i)), d_n = hn::Mul(lanes.load(o.gain_c + u), d_y);
+        add_to(lanes, o.d_bias_c + u, d_y);
+        lanes.store(hn::MulAdd(d_y, n, lanes.load(o.d_gain_c + u)), o.d_gain_c + u);
+        sum_dn = hn::Add(sum_dn, d_n);
+        sum_dn_n = hn::MulAdd(d_n, n, sum_dn_n);
+        return d_n;
+      });
+      o.sum_dn[row] = sum_of_lanes(sum_dn);
+      o.sum_dn_n[row] = sum_of_lanes(sum_dn_n);
+    } else {
+      backward_of_row(row, [](auto, Vector d_y, std::size_t, std::size_t) HWY_ATTR { return d_y; });
+    }
+  }
+}
+
+/// Sums over a row of dL/dn and of dL/dn * n for the LNs of both sides.
+struct GateSums {
+  Vector h, h_n, x, x_n;
+
+  HWY_INLINE GateSums() : h(constant(0)), h_n(constant(0)), x(constant(0)), x_n(constant(0)) {}
+  // `dz` is 0 in lanes behind the row's end.
+  template <class Lanes>
+  HWY_INLINE void add(const Lanes& lanes, const GatesBackward& g, Vector dz, std::size_t j, std::size_t i) {
+    add_side(lanes, dz, g.gain_h + j, lanes.load(g.n_h + i), g.d_gain_h + j, h, h_n);
+    add_side(lanes, dz, g.gain_x + j, lanes.load(g.n_x + i), g.d_gain_x + j, x, x_n);
+  }
+  HWY_INLINE void store(const GatesBackward& g, std::size_t row) const {
+    g.h_sum_dn[row] = sum_of_lanes(h);
+    g.h_sum_dn_n[row] = sum_of_lanes(h_n);
+    g.x_sum_dn[row] = sum_of_lanes(x);
+    g.x_sum_dn_n[row] = sum_of_lanes(x_n);
+  }
+
+ private:
+  template <class Lanes>
+  static HWY_INLINE void add_side(const Lanes& lanes, Vector dz, const float* gain, Vector n, float* d_gain,
+                                  Vector& sum, Vector& sum_n) {
+    const Vector d_n = hn::Mul(lanes.load(gain), dz);
+    sum = hn::Add(sum, d_n);
+    sum_n = hn::MulAdd(d_n, n, sum_n);
+    lanes.store(hn::MulAdd(dz, n, lanes.load(d_gain)), d_gain);
+  }
+};
+
+// d_c at (lanes, i) is dL/dc complete; gate(lanes, dz, j, i) sees each gate's dz.
+template <class CellGradient, class Gate>
+HWY_INLINE void gates_backward_of_row(const CellTile& tile, const GatesBackward& g, std::size_t row,
+                                      const CellGradient& cell_gradient, const Gate& gate) {
+  const std::size_t units = tile.units, first = row * 4 * units;
+  for_each_vector(units, [&](auto lanes, std::size_t u) HWY_ATTR {
+    const std::size_t cell = row * units + u;
+    const auto finish = [&](std::size_t which, Vector dz) HWY_ATTR {
+      const std::size_t j = which * units + u;
+      lanes.store(dz, g.gates + first + j);
+      add_to(lanes, g.d_bias + j, dz);
+      gate(lanes, dz, j, first + j);
+    };
+    const auto value = [&](std::size_t which)
+                           HWY_ATTR { return lanes.load(g.gates + first + which * units + u); };
+    const Vector f = value(0), i = value(1), dz_o = value(2), c_new = value(3);
+    const Vector d_c = cell_gradient(lanes, cell);
+    lanes.store(hn::Mul(d_c, f), g.d_c + cell);
+    finish(0, hn::Mul(hn::Mul(d_c, lanes.load(g.c_before + cell)), hn::Mul(f, one_minus(f))));
+    finish(1, hn::Mul(hn::Mul(d_c, c_new), hn::Mul(i, one_minus(i))));
+    finish(2, dz_o);
+    finish(3, hn::Mul(hn::Mul(d_c, i), hn::NegMulAdd(c_new, c_new, constant(1))));
+  });
+}
+
+HWY_INLINE void skip_gates(const CellTile& tile, const GatesBackward& g, std::size_t row) {
+  std::fill_n(g.gates + row * 4 * tile.units, 4 * tile.units, 0.0f);
+  if (tile.normalized) GateSums().store(g, row);
+}
+
+HWY_INLINE void normalized_gates_backward(const CellTile& tile, const GatesBackward& g, std::size_t row) {
+  const RowNormalization of_c(g.of_c, row);
+  const Vector mean_dn = constant(g.mean_dn[row]), mean_dn_n = constant(g.mean_dn_n[row]);
+  GateSums sums;
+  gates_backward_of_row(
+      tile, g, row,
+      [&](auto lanes, std::size_t i) HWY_ATTR {
+        const Vector centred = hn::Sub(lanes.load(g.d_n_c + i), mean_dn);
+        const Vector d_n = hn::NegMulAdd(of_c.of(lanes.load(g.c + i)), mean_dn_n, centred);
+        return hn::MulAdd(of_c.scale, d_n, lanes.load(g.d_c + i));
+      },
+      [&](auto lanes, Vector dz, std::size_t j, std::size_t i)
+          HWY_ATTR { sums.add(lanes, g, lanes.only(dz), j, i); });
+  sums.store(g, row);
+}
+
+void lstm_gates_backward(const CellTile& tile, const GatesBackward& g) {
+  for (std::size_t row = 0; row < tile.rows; ++row) {
+    if (!tile.valid(row)) {
+      skip_gates(tile, g, row);
+    } else if (tile.normalized) {
+      normalized_gates_backward(tile, g, row);
+    } else {
+      gates_backward_of_row(
+          tile, g, row,
+          [&](auto lanes, std::size_t i)
+              HWY_ATTR { return hn::Add(lanes.load(g.d_c + i), lanes.load(g.d_n_c + i)); },
+          [](auto, Vector, std::size_t, std::size_t) HWY_ATTR {});
+    }
+  }
+}
+
+void lstm_normalization_backward(const CellTile& tile, const NormalizationBackward& b) {
+  const std::size_t width = 4 * tile.units;
+  for (std::size_t row = 0; row < tile.rows; ++row) {
+    float* n = b.n + row * width;
+    if (!tile.valid(row)) {
+      std::fill_n(n, width, 0.0f);
+      continue;
+    }
+    const Vector scale = constant(b.scale[row]), mean_dn = constant(b.mean_dn[row]);
+    const Vector mean_dn_n = constant(b.mean_dn_n[row]);
+    for_each_vector(width, [&](auto lanes, std::size_t j) HWY_ATTR {
+      const Vector d_n = hn::Mul(lanes.load(b.gain + j), lanes.load(b.dz + row * width + j));
+      const Vector centred = hn::NegMulAdd(lanes.load(n + j), mean_dn_n, hn::Sub(d_n, mean_dn));
+      lanes.store(hn::Mul(scale, centred), n + j);
+    });
+  }
+}
+
+}  // namespace lamina::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace lamina {
+
+HWY_EXPORT(lstm_gates);
+HWY_EXPORT(lstm_output);
+HWY_EXPORT(lstm_output_backward);
+HWY_EXPORT(lstm_gates_backward);
+HWY_EXPORT(lstm_normalization_backward);
+
+void lstm_gates(const CellTile& tile, const GatesForward& g) { HWY_DYNAMIC_DISPATCH(lstm_gates)(tile, g); }
+
+void lstm_output(const CellTile& tile, const OutputForward& o) { HWY_DYNAMIC_DISPATCH(lstm_output)(tile, o); }
+
+void lstm_output_backward(const CellTile& tile, const OutputBackward& o) {
+  HWY_DYNAMIC_DISPATCH(lstm_output_backward)(tile, o);
+}
+
+void lstm_gates_backward(const CellTile& tile, const GatesBackward& g) {
+  HWY_DYNAMIC_DISPATCH(lstm_gates_backward)(tile, g);
+}
+
+void lstm_normalization_backward(const CellTile& tile, const NormalizationBackward& b) {
+  HWY_DYNAMIC_DISPATCH(lstm_normalization_backward)(tile, b);
+}
+
+}  // namespace lamina
+#endif
