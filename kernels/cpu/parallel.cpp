@@ -1,58 +1,118 @@
 #include "kernels/cpu/parallel.h"
 
 #include <atomic>
+#include <cstdint>
 #include <exception>
+#include <memory>
 #include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
 
 namespace lamina {
 namespace {
 
-/// Orders what one thread did before give() before what others do after take(). OpenMP's barriers do so
-/// already, but ThreadSanitizer does not see them.
-class Handover {
+/// Waits that cost microseconds when every thread has a core, and yield the core when it is needed elsewhere:
+/// OpenMP's spin on, for milliseconds, which stops a busy machine.
+class Patience {
  public:
-  [[gnu::noinline]] void give() { given_.fetch_add(1, std::memory_order_release); }
-  [[gnu::noinline]] void take() const { (void)given_.load(std::memory_order_acquire); }
+  /// False when it is time to sleep.
+  bool pause() {
+    if (++waits_ > kSpins) std::this_thread::yield();
+    return waits_ < kSpins + kYields;
+  }
 
  private:
-  std::atomic<int> given_{0};
+  static constexpr int kSpins = 400, kYields = 4000;
+  int waits_ = 0;
 };
 
-// Not sanitized, for OpenMP hands over the arguments unseen; `item` itself is.
-[[gnu::no_sanitize("thread")]] void run_team(int team, std::size_t count, const Handover& start,
-                                             Handover& end, const std::function<void(std::size_t)>& item) {
-#pragma omp parallel num_threads(team)
-  {
-    start.take();
-#pragma omp for schedule(dynamic) nowait
-    for (std::size_t i = 0; i < count; ++i) item(i);
-    end.give();
+/// The threads of one rank: its own and `threads - 1` workers that live between calls.
+class Team {
+ public:
+  explicit Team(int threads) {
+    for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { serve(); });
   }
-}
+  ~Team() {
+    body_ = nullptr;
+    start_round();
+  }
+  Team(const Team&) = delete;
+  Team& operator=(const Team&) = delete;
 
-void run_and_keep_failure(int team, std::size_t count, const std::function<void(std::size_t)>& body) {
-  std::exception_ptr failure;
-  std::mutex mutex;
-  const std::function<void(std::size_t)> item = [&](std::size_t i) {
-    try {
-      body(i);
-    } catch (...) {
-      const std::lock_guard lock(mutex);
-      if (!failure) failure = std::current_exception();
+  /// Whether the calling thread works on an item.
+  static bool inside() { return inside_; }
+  int threads() const { return static_cast<int>(workers_.size()) + 1; }
+
+  void run(std::size_t count, const std::function<void(std::size_t)>& body) {
+    body_ = &body;
+    count_ = count;
+    next_.store(0, std::memory_order_relaxed);
+    finished_.store(0, std::memory_order_relaxed);
+    start_round();
+    take_items();
+    Patience patience;
+    while (finished_.load(std::memory_order_acquire) < workers_.size()) patience.pause();
+    if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
+  }
+
+ private:
+  void start_round() {
+    round_.fetch_add(1, std::memory_order_release);
+    round_.notify_all();
+  }
+
+  void serve() {
+    for (std::uint32_t seen = 0;;) {
+      wait_for_round_after(seen++);
+      if (body_ == nullptr) return;
+      take_items();
+      finished_.fetch_add(1, std::memory_order_release);
     }
-  };
-  Handover start, end;
-  start.give();
-  run_team(team, count, start, end, item);
-  end.take();
-  if (failure) std::rethrow_exception(failure);
+  }
+
+  void wait_for_round_after(std::uint32_t seen) const {
+    Patience patience;
+    while (round_.load(std::memory_order_acquire) == seen)
+      if (!patience.pause()) round_.wait(seen, std::memory_order_acquire);
+  }
+
+  void take_items() {
+    inside_ = true;
+    for (std::size_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) {
+      try {
+        (*body_)(i);
+      } catch (...) {
+        const std::lock_guard lock(mutex_);
+        if (!failure_) failure_ = std::current_exception();
+      }
+    }
+    inside_ = false;
+  }
+
+  static inline thread_local bool inside_ = false;
+  // Of the present round; set before it starts.
+  const std::function<void(std::size_t)>* body_ = nullptr;  ///< null: the team ends
+  std::size_t count_ = 0;
+  std::atomic<std::size_t> next_{0};      ///< item
+  std::atomic<std::size_t> finished_{0};  ///< workers that have no item left
+  std::atomic<std::uint32_t> round_{0};
+  std::mutex mutex_;
+  std::exception_ptr failure_;
+  std::vector<std::jthread> workers_;  // last: ends before what it works on
+};
+
+/// Belongs to the calling thread, which is a rank.
+Team& team_of(int threads) {
+  thread_local std::unique_ptr<Team> team;
+  if (!team || team->threads() != threads) team = std::make_unique<Team>(threads);
+  return *team;
 }
 
 }  // namespace
 
 void parallel_for(int threads, std::size_t count, const std::function<void(std::size_t)>& body) {
-  // One size of team whatever the count: OpenMP ends and restarts threads when the size changes.
-  if (threads > 1 && count > 1) return run_and_keep_failure(threads, count, body);
+  if (threads > 1 && count > 1 && !Team::inside()) return team_of(threads).run(count, body);
   for (std::size_t i = 0; i < count; ++i) body(i);
 }
 

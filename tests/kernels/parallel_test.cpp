@@ -19,6 +19,24 @@ TEST(ParallelFor, CallsEveryItemOnce) {
     }
 }
 
+TEST(ParallelFor, RunsInsideAnItemToo) {
+  std::vector<int> calls(1000);
+
+  parallel_for(4, 10,
+               [&](std::size_t i) { parallel_for(4, 100, [&](std::size_t j) { ++calls[i * 100 + j]; }); });
+
+  EXPECT_EQ(calls, std::vector<int>(1000, 1));
+}
+
+TEST(ParallelFor, SeesWhatEarlierCallsWrote) {
+  std::vector<int> values(64, 1);
+
+  for (int round = 0; round < 2000; ++round)
+    parallel_for(3, 64, [&](std::size_t i) { ++values[(i + static_cast<std::size_t>(round)) % 64]; });
+
+  EXPECT_EQ(values, std::vector<int>(64, 2001));
+}
+
 TEST(ParallelFor, PassesAnExceptionOn) {
   for (const int threads : {1, 3}) {
     const auto fail = [&] {
