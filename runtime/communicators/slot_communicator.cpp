@@ -7,7 +7,7 @@ namespace lamina {
 namespace {
 
 // Below this every rank sums everything by itself: cheaper than a second exchange.
-constexpr std::size_t kWholeReductionBytes = 4096;
+constexpr std::size_t kWholeReductionBytes = 2048;
 constexpr std::size_t kLargestElement = 8;
 
 }  // namespace

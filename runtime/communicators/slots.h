@@ -23,7 +23,7 @@
 
 namespace lamina {
 
-constexpr std::size_t kDefaultSlotBytes = 256 * 1024;
+constexpr std::size_t kDefaultSlotBytes = std::size_t{256} * 1024;
 
 class Slots {
  public:

@@ -68,24 +68,21 @@ TEST(RunOnThreads, RethrowsTheLowestRanksErrorWhenAllFail) {
 
 TEST(RunOnThreads, TellsPeersInGroupsWhyARankFailed) {
   std::vector<std::string> heard(4);
+  const auto body = [&](Communicator& world) {
+    const auto group = world.split(world.rank() / 2, 0);
+    if (world.rank() == 3) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));  // the others wait already
+      throw UserError("no such file");
+    }
+    try {
+      group->barrier();
+      world.barrier();
+    } catch (const PeerError& error) {
+      heard[static_cast<std::size_t>(world.rank())] = error.what();
+    }
+  };
 
-  EXPECT_THROW(run_on_threads(4,
-                              [&](Communicator& world) {
-                                const auto group = world.split(world.rank() / 2, 0);
-                                if (world.rank() == 3) {
-                                  std::this_thread::sleep_for(
-                                      std::chrono::milliseconds(5));  // the others wait already
-                                  throw UserError("no such file");
-                                }
-                                try {
-                                  group->barrier();
-                                  world.barrier();
-                                } catch (const PeerError& error) {
-                                  heard[static_cast<std::size_t>(world.rank())] = error.what();
-                                  throw;
-                                }
-                              }),
-               UserError);
+  EXPECT_THROW(run_on_threads(4, body), UserError);
 
   const std::string reason = "rank 3 failed: no such file";
   EXPECT_EQ((std::vector<std::string>{reason, reason, reason, ""}), heard);
