@@ -18,8 +18,10 @@
 
 #include "io/checkpoint.h"
 #include "launch/commands.h"
+#include "launch/stop_request.h"
 #include "runtime/communicator.h"
 #include "runtime/error.h"
+#include "runtime/fault_point.h"
 
 namespace lamina {
 namespace {
@@ -133,7 +135,9 @@ int run(std::vector<std::string> arguments, Communicator& world) {
 
 int main(int argc, char** argv) {
   std::signal(SIGXFSZ, SIG_IGN);  // a file that grows too large is an error of its write, which says so
+  lamina::listen_for_stop_requests();
   try {
+    if (lamina::faults_are_set()) lamina::say("LAMINA_FAULTS is set: this process fails on purpose");
     lamina::MpiSession session(&argc, &argv);
     return lamina::run({argv + 1, argv + argc}, session.world());
   } catch (const lamina::UserError& error) {

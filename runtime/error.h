@@ -18,6 +18,7 @@ enum class ExitCode : int {
   peer_lost = 5,
   non_finite_loss = 6,
   checkpoint_not_written = 7,  ///< training ended, but its last checkpoint could not be written
+  replicas_differ = 8,         ///< ranks that must hold equal parameters do not
 };
 
 /// Something a person can mend: what came, what is allowed, what to do. One sentence, no place in the source.
