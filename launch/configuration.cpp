@@ -51,11 +51,16 @@ void validate_run(const RunSettings& run) {
   at_least("threads", run.threads, 0);
   at_least("log-every", run.log_every, 1);
   at_least("validate-every", run.validate_every, 0);
+  at_least("consistency-every", run.consistency_every, 0);
+  at_least("collective-timeout", run.collective_timeout, 0);
 }
 
-void validate_checkpoint(const CheckpointSettings& settings) {
+void validate_checkpoint(const CheckpointSettings& settings, const RunSettings& run) {
   at_least("checkpoint-every", settings.checkpoint_every, 0);
   at_least("keep", settings.keep, 0);
+  at_least("keep-every", settings.keep_every, 0);
+  at_least("checkpoint-timeout", settings.checkpoint_timeout, 0);
+  at_least("max-checkpoint-failures", settings.max_checkpoint_failures, 0);
   require(
       !settings.resume || !settings.overwrite,
       "--resume and --overwrite contradict each other: give --resume to go on with the run in the folder, "
@@ -63,6 +68,9 @@ void validate_checkpoint(const CheckpointSettings& settings) {
   if (!settings.checkpoint.empty()) return;
   for (const auto& [name, is_set] : {std::pair{"resume", settings.resume},
                                      {"overwrite", settings.overwrite},
+                                     {"keep-best", settings.keep_best},
+                                     {"keep-every", settings.keep_every > 0},
+                                     {"non-finite rollback", run.non_finite == "rollback"},
                                      {"checkpoint-every", settings.checkpoint_every > 0}})
     require(!is_set, fmt::format("--{} needs --checkpoint: give the folder of the checkpoints", name));
 }
@@ -126,7 +134,7 @@ void Configuration::validate() const {
   at_least("lane-groups", grid.lane_groups, 0);
   at_least("passes", grid.passes, 1);
   validate_run(run);
-  validate_checkpoint(checkpoint);
+  validate_checkpoint(checkpoint, run);
 }
 
 std::string to_toml(Configuration configuration) {

@@ -36,6 +36,9 @@ struct RunSettings {
   std::int64_t log_every = 10;
   std::int64_t validate_every = 0;
   std::string metrics;
+  std::string non_finite = "stop";
+  std::int64_t consistency_every = 0;
+  int collective_timeout = 300;
 
   template <class Visitor>
   void visit(Visitor& v) {
@@ -50,6 +53,14 @@ struct RunSettings {
     v("validate-every", validate_every,
       "steps between validations (0: with every checkpoint and at the end)");
     v("metrics", metrics, "file for one JSON record per interval");
+    v.choice(
+        "non-finite", non_finite, {"stop", "skip", "rollback"},
+        "when a loss or gradient is not finite: stop the run, skip the update and begin the lanes again, or "
+        "go back to the newest checkpoint (once for each step)");
+    v("consistency-every", consistency_every,
+      "steps between comparisons of the parameters along the data axis (0: before each checkpoint only)");
+    v("collective-timeout", collective_timeout,
+      "seconds that a rank waits for its peers before the run ends, naming who did not come (0: for ever)");
   }
 };
 
@@ -57,6 +68,12 @@ struct CheckpointSettings {
   std::string checkpoint;
   std::int64_t checkpoint_every = 0;
   int keep = 3;
+  std::int64_t keep_every = 0;
+  bool keep_best = false;
+  std::string checkpoint_mode = "async";
+  std::string checkpoint_io = "posix";
+  int checkpoint_timeout = 1800;
+  int max_checkpoint_failures = 3;
   bool resume = false;
   bool overwrite = false;
 
@@ -65,6 +82,16 @@ struct CheckpointSettings {
     v("checkpoint", checkpoint, "folder for checkpoints");
     v("checkpoint-every", checkpoint_every, "steps between checkpoints (0: at step 0 and at the end)");
     v("keep", keep, "newest checkpoints to keep (0: all)");
+    v("keep-every", keep_every, "also keep the checkpoints of every so many steps (0: none)");
+    v("keep-best", keep_best, "also keep the checkpoint with the best validation loss");
+    v.choice("checkpoint-mode", checkpoint_mode, {"async", "sync"},
+             "write a checkpoint while training goes on, or stop for it");
+    v.choice("checkpoint-io", checkpoint_io, {"posix", "mpi-io"},
+             "how ranks write into the file: each by itself, or through HDF5's MPI-IO (then training waits)");
+    v("checkpoint-timeout", checkpoint_timeout,
+      "seconds that a rank waits for its peers while a checkpoint is read or written (0: for ever)");
+    v("max-checkpoint-failures", max_checkpoint_failures,
+      "failed checkpoints in a row that end the run (0: it always goes on)");
     v("resume", resume, "go on from the newest valid checkpoint of the folder");
     v("overwrite", overwrite, "begin anew in a folder that holds checkpoints, removing them");
   }

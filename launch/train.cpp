@@ -44,16 +44,19 @@ TrainingResult train(const Configuration& configuration, Communicator& world) {
 
   const std::int64_t first = training.step() + 1, last = configuration.run.steps;
   const auto due = [&](std::int64_t every) { return every > 0 && training.step() % every == 0; };
-  while (training.step() < last) {
-    training.train_step();
+  while (training.step() < last && !training.stops()) {
+    if (!training.train_step()) continue;
     const bool at_end = training.step() == last;
-    const bool checkpoint = at_end || due(configuration.checkpoint.checkpoint_every);
+    const bool checkpoint = at_end || training.stops() || due(configuration.checkpoint.checkpoint_every);
     const std::int64_t validate_every = configuration.run.validate_every;
-    if (at_end || training.step() == first || due(configuration.run.log_every)) training.report();
-    if (at_end || due(validate_every) || (validate_every == 0 && checkpoint)) training.validate();
+    const bool validate = due(validate_every) || (validate_every == 0 && checkpoint);
+    if (at_end || training.stops() || training.step() == first || due(configuration.run.log_every))
+      training.report();
+    if (at_end || (validate && !training.stops())) training.validate();
+    if (due(configuration.run.consistency_every)) training.require_equal_replicas();
     if (checkpoint) training.save();
   }
-  return training.result();
+  return training.end();
 }
 
 }  // namespace lamina

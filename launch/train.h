@@ -12,6 +12,7 @@ struct TrainingResult {
   double loss = 0;           ///< of the last interval, mean nats per prediction
   double gradient_norm = 0;  ///< of the last step
   bool last_checkpoint_written = true;
+  bool preempted = false;  ///< it was asked to stop before its last step
 };
 
 /// Trains by `configuration` on the ranks of `world`; rank 0 reports to stdout. Collective.

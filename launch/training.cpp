@@ -2,17 +2,24 @@
 
 #include <fmt/format.h>
 
+#include <bit>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "launch/agreement.h"
 #include "launch/evaluate.h"
+#include "launch/replicas.h"
+#include "launch/stop_request.h"
 #include "launch/version.h"
 #include "runtime/error.h"
+#include "runtime/fault_point.h"
 #include "runtime/tree.h"
 
 namespace lamina {
 namespace {
+
+constexpr int kMostSkippedInARow = 10;
 
 using Clock = std::chrono::steady_clock;
 
@@ -34,10 +41,18 @@ Tiling tiling_of_pass(const ProcessGrid& grid) {
   return pass;
 }
 
-/// A run that begins anew removes what an earlier one left in the folder.
-void remove_checkpoints(const CheckpointFolder& folder) {
-  folder.remove_partials();
-  for (const auto& file : folder.list()) std::filesystem::remove(file);
+/// Spoils numbers on the order of a test.
+void inject_corruption(ParameterTable& table, Backend& backend) {
+  if (injected_corruption(FaultPoint::gradient)) {
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    backend.to_device(std::span(&nan, 1), table.gradients().first(1));
+  }
+  if (injected_corruption(FaultPoint::parameter)) {
+    float value = 0;
+    backend.to_host(table.values().first(1), std::span(&value, 1));
+    value = std::bit_cast<float>(std::bit_cast<std::uint32_t>(value) ^ 1u);
+    backend.to_device(std::span<const float>(&value, 1), table.values().first(1));
+  }
 }
 
 }  // namespace
@@ -45,7 +60,6 @@ void remove_checkpoints(const CheckpointFolder& folder) {
 Training::Training(const Configuration& configuration, std::optional<CheckpointFolder> folder,
                    std::optional<ResumePoint> point, const Progress& progress, Communicator& world)
     : configuration_(configuration),
-      folder_(std::move(folder)),
       point_(std::move(point)),
       progress_(progress),
       grid_(world, layout_of(configuration.grid, point_), configuration.run.batch),
@@ -58,7 +72,8 @@ Training::Training(const Configuration& configuration, std::optional<CheckpointF
              static_cast<std::uint64_t>(configuration.run.seed)),
       optimizer_(configuration.optimizer, model_.parameters(), *backend_),
       gradient_sync_(grid_.passes(), model_.parameters(), *backend_),
-      state_(*backend_, configuration.model.layers, configuration.model.hidden, grid_.tiling()) {
+      state_(*backend_, configuration.model.layers, configuration.model.hidden, grid_.tiling()),
+      saver_(std::move(folder), configuration.checkpoint, progress, tensors(), *backend_, grid_) {
   if (configuration.data.validation_fraction > 0) {
     validation_lanes_.emplace(corpus_.validation, configuration.run.batch, configuration.run.time_steps);
   }
@@ -66,29 +81,18 @@ Training::Training(const Configuration& configuration, std::optional<CheckpointF
 
 void Training::begin() {
   const bool resumed = point_ && resume(*point_);
-  from_root(grid_.world(), [&] {
-    const auto kept = resumed ? std::optional(step_) : std::nullopt;
-    if (!configuration_.run.metrics.empty()) metrics_.emplace(configuration_.run.metrics, kept);
-    return std::string();
-  });
+  open_metrics(resumed ? std::optional(step_) : std::nullopt);
   summarize();
-  if (folder_ && !resumed) begin_folder();
+  if (saver_.has_folder() && !resumed) saver_.begin_folder(record());
   started_ = interval_.start = Clock::now();
 }
 
-/// A folder without what an earlier run left, with a checkpoint of step 0.
-void Training::begin_folder() {
+/// Records of later steps than `kept` go.
+void Training::open_metrics(std::optional<std::int64_t> kept) {
   from_root(grid_.world(), [&] {
-    remove_checkpoints(*folder_);
+    if (!configuration_.run.metrics.empty()) metrics_.emplace(configuration_.run.metrics, kept);
     return std::string();
   });
-  try {
-    write_checkpoint();
-  } catch (const CheckpointWriteError& error) {
-    throw UserError(
-        fmt::format("{}; nothing was trained: give a --checkpoint folder with room for the first checkpoint",
-                    error.what()));
-  }
 }
 
 /// Falls back to older checkpoints while files turn out to be damaged; false: none is left.
@@ -98,13 +102,14 @@ bool Training::resume(ResumePoint point) {
     try {
       load_run(point.file, tensors(), *backend_, grid_);
       step_ = point.record.step;
-      if (grid_.is_root()) folder_->remove_partials();
+      saver_.loaded(step_);
+      if (grid_.is_root()) saver_.folder().remove_partials();
       progress_.note(fmt::format("resumed from {}, step {}", point.file.string(), step_));
       return true;
     } catch (const DamagedCheckpoint& damage) {
       set_aside_damaged(point.file, damage.what(), grid_.world(), progress_);
     }
-    const auto older = find_resume_point(*folder_, grid_.world(), progress_);
+    const auto older = find_resume_point(saver_.folder(), grid_.world(), progress_);
     if (!older) break;
     point = *older;
   }
@@ -112,8 +117,9 @@ bool Training::resume(ResumePoint point) {
   return false;
 }
 
-/// The mean loss of the step's predictions, in nats; gradients are left in the table, complete.
-double Training::forward_backward() {
+/// Sets the mean loss of the step's predictions, in nats; gradients are left in the table, complete. Returns
+/// what was not finite on this rank before ranks were summed.
+NonFinite Training::forward_backward() {
   const Tiling& tiling = grid_.tiling();
   const int groups = tiling.groups.local / grid_.passes();
   const std::size_t per_group = count(batch_.time_steps) * count(tiling.rows);
@@ -129,45 +135,97 @@ double Training::forward_backward() {
     model_.backward(1 / static_cast<float>(batch_.predictions));
     gradient_sync_.add_pass();
   }
+  inject_corruption(model_.parameters(), *backend_);
+  const NonFinite found = find_non_finite(model_.parameters(), losses, *backend_);
+  fault_point(FaultPoint::gradient_sync);
   gradient_sync_.finish(grid_.data());
 
   std::vector<double> all(count(tiling.groups.count));
   grid_.data().all_gather(std::span<const double>(losses), std::span(all));
-  return tree_sum(all.size(), [&](std::size_t g) { return all[g]; }) /
-         static_cast<double>(batch_.predictions);
+  loss_ =
+      tree_sum(all.size(), [&](std::size_t g) { return all[g]; }) / static_cast<double>(batch_.predictions);
+  return found;
 }
 
-void Training::train_step() {
+bool Training::train_step() {
+  fault_point(FaultPoint::step);
   lanes_.fetch(step_, grid_.tiling(), batch_);
   if (batch_.first) state_.reset(*backend_);
   ++step_;
+  ++interval_.steps;
 
-  loss_ = forward_backward();
-  ParameterTable& table = model_.parameters();
-  gradient_norm_ = global_gradient_norm(table, *backend_, grid_.model());
-  if (!std::isfinite(loss_) || !std::isfinite(gradient_norm_)) {
-    throw UserError(fmt::format("the loss ({}) or the gradient norm ({}) is not finite at step {}: lower "
-                                "--learning-rate or set --clip-norm, and --resume",
-                                loss_, gradient_norm_, step_),
-                    ExitCode::non_finite_loss);
-  }
+  StepNote note{.stop = stop_requested(), .save_is_idle = saver_.is_idle(), .non_finite = forward_backward()};
+  gradient_norm_ = global_gradient_norm(model_.parameters(), *backend_, grid_.model());
+  if (note.non_finite.place == NonFinite::Place::nowhere && !std::isfinite(gradient_norm_))
+    note.non_finite.place = NonFinite::Place::gradient_norm;
+  agreement_ = StepAgreement(note, grid_.world());
+  if (agreement_.save_is_idle()) saver_.advance();
+  if (!agreement_.all_finite()) return go_on_without_update();
+  update();
+  return true;
+}
+
+void Training::update() {
   learning_rate_ = learning_rate_at(configuration_.optimizer, step_, configuration_.run.steps);
   optimizer_.update(step_, learning_rate_, clip_scale(gradient_norm_, configuration_.optimizer.clip_norm),
-                    table);
+                    model_.parameters());
   model_.parameters_changed();
-
+  skipped_in_a_row_ = 0;
   interval_.loss += loss_;
-  ++interval_.steps;
+  ++interval_.updates;
+}
+
+/// What --non-finite says about a step with a number that is not finite. False: the run went back.
+bool Training::go_on_without_update() {
+  const std::string what =
+      fmt::format("{} at step {}", agreement_.non_finite_text(model_.parameters()), step_);
+  const auto stop = [&](const char* because) {
+    throw UserError(
+        fmt::format("{}{}: lower --learning-rate or set --clip-norm, and --resume", what, because),
+        ExitCode::non_finite_loss);
+  };
+  const std::string& policy = configuration_.run.non_finite;
+  if (policy == "skip") {
+    if (++skipped_in_a_row_ == kMostSkippedInARow) stop(", the tenth in a row that was skipped");
+    progress_.warning(what + "; its update is skipped, and the lanes begin again from a zero state");
+    skip();
+    return true;
+  }
+  if (policy == "rollback") {
+    if (rolled_back_at_ == step_) stop(" again, after the run had gone back to a checkpoint for it");
+    progress_.warning(what + "; going back to the newest checkpoint");
+    roll_back();
+    return false;
+  }
+  stop("");
+  return false;
+}
+
+/// The carried state has seen the numbers that were not finite.
+void Training::skip() { state_.reset(*backend_); }
+
+void Training::roll_back() {
+  rolled_back_at_ = step_;
+  saver_.finish();
+  const auto point = find_resume_point(saver_.folder(), grid_.world(), progress_);
+  if (!point || !resume(*point)) {
+    throw UserError(fmt::format("there is no valid checkpoint in {} to go back to: start the run anew",
+                                saver_.folder().path().string()),
+                    ExitCode::non_finite_loss);
+  }
+  open_metrics(step_);
+  interval_ = {Clock::now(), 0, communication_seconds(), 0, 0};
 }
 
 void Training::report() {
   const Clock::time_point now = Clock::now();
   const double seconds = seconds_between(interval_.start, now);
   const auto steps = static_cast<double>(interval_.steps);
+  const double loss = interval_.updates > 0 ? interval_.loss / static_cast<double>(interval_.updates) : loss_;
   const double tokens = steps * configuration_.run.batch * configuration_.run.time_steps;
   const double communication = communication_seconds();
   const TrainingRecord record{.step = step_,
-                              .loss = interval_.loss / steps,
+                              .loss = loss,
                               .gradient_norm = gradient_norm_,
                               .learning_rate = learning_rate_,
                               .tokens_per_second = tokens / seconds,
@@ -182,7 +240,7 @@ void Training::report() {
                     .communication_share = record.communication_share,
                     .seconds_left = seconds / steps * static_cast<double>(configuration_.run.steps - step_)});
   if (metrics_) metrics_->write(record);
-  interval_ = {Clock::now(), 0, communication, 0};
+  interval_ = {Clock::now(), 0, communication, 0, 0};
 }
 
 void Training::validate() {
@@ -214,29 +272,27 @@ CheckpointRecord Training::record() const {
 }
 
 void Training::save() {
-  if (!folder_) return;
+  if (!saver_.has_folder()) return;
   const Clock::time_point start = Clock::now();
-  try {
-    write_checkpoint();
-    last_checkpoint_written_ = true;
-  } catch (const CheckpointWriteError& error) {
-    progress_.warning(fmt::format("{}; training goes on, older checkpoints are untouched", error.what()));
-    last_checkpoint_written_ = false;
-  }
+  require_equal_replicas();
+  saver_.save(record());
   interval_.start += Clock::now() - start;
 }
 
-/// Throws CheckpointWriteError on every rank alike.
-void Training::write_checkpoint() {
-  const std::filesystem::path file = folder_->file_of(step_);
-  const CheckpointCost cost = save_run(file, record(), tensors(), *backend_, grid_);
-  progress_.checkpoint_written(file.string(), cost.seconds, cost.bytes);
-  if (!grid_.is_root()) return;
-  try {
-    folder_->prune(configuration_.checkpoint.keep);
-  } catch (const UserError& error) {
-    progress_.warning(fmt::format("{}; it stays", error.what()));
-  }
+void Training::require_equal_replicas() {
+  lamina::require_equal_replicas(model_.parameters(), optimizer_, step_, *backend_, grid_);
+}
+
+TrainingResult Training::end() {
+  saver_.finish();
+  const bool saved = !saver_.has_folder() || saver_.saved_step() == step_;
+  const bool preempted = step_ < configuration_.run.steps;
+  if (preempted && saver_.has_folder() && saved)
+    progress_.note(fmt::format("stopped on request at step {}, saved: --resume goes on", step_));
+  if (preempted && !saver_.has_folder())
+    progress_.warning(
+        fmt::format("stopped on request at step {}; nothing is saved without --checkpoint", step_));
+  return {step_, loss_, gradient_norm_, saved && (saver_.has_folder() || !preempted), preempted};
 }
 
 void Training::summarize() {
@@ -267,7 +323,7 @@ void Training::summarize() {
        .time_steps = configuration_.run.time_steps,
        .steps = configuration_.run.steps,
        .first_step = step_,
-       .checkpoint = folder_ ? folder_->path().string() : ""});
+       .checkpoint = saver_.has_folder() ? saver_.folder().path().string() : ""});
   if (corpus_.left_out > 0) {
     progress_.note(fmt::format("{} held-out characters that the training text does not have are left out",
                                corpus_.left_out));

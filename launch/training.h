@@ -10,6 +10,8 @@
 #include "launch/corpus.h"
 #include "launch/progress.h"
 #include "launch/resume.h"
+#include "launch/run_saver.h"
+#include "launch/step_agreement.h"
 #include "launch/train.h"
 #include "runtime/gradient_sync.h"
 
@@ -22,20 +24,28 @@ class Training {
            std::optional<ResumePoint> point, const Progress& progress, Communicator& world);
 
   std::int64_t step() const { return step_; }
-  TrainingResult result() const { return {step_, loss_, gradient_norm_, last_checkpoint_written_}; }
+  /// Someone asked this job to save and end; all ranks say the same.
+  bool stops() const { return agreement_.stop(); }
 
-  void begin();       ///< from the resume point, or anew with a checkpoint of step 0
-  void train_step();  ///< one update
-  void report();      ///< loss and speed since the last report
-  void validate();    ///< loss on the held-out text
-  void save();        ///< a checkpoint; when it fails, training goes on
+  void begin();          ///< from the resume point, or anew with a checkpoint of step 0
+  bool train_step();     ///< one update; false where it went back to a checkpoint instead
+  void report();         ///< loss and speed since the last report
+  void validate();       ///< loss on the held-out text
+  void save();           ///< begins a checkpoint; when it fails, training goes on
+  TrainingResult end();  ///< after the last checkpoint is complete
+
+  /// Stops the run where replicas along the data axis differ.
+  void require_equal_replicas();
 
  private:
   bool resume(ResumePoint point);
-  void begin_folder();
-  void write_checkpoint();
+  void open_metrics(std::optional<std::int64_t> kept);
   void summarize();
-  double forward_backward();
+  NonFinite forward_backward();
+  void update();
+  bool go_on_without_update();
+  void skip();
+  void roll_back();
   CheckpointRecord record() const;
   RunTensors tensors() { return {model_, &optimizer_, &state_}; }
   double communication_seconds() {
@@ -43,7 +53,6 @@ class Training {
   }
 
   Configuration configuration_;
-  std::optional<CheckpointFolder> folder_;
   std::optional<ResumePoint> point_;
   Progress progress_;
   ProcessGrid grid_;
@@ -56,18 +65,21 @@ class Training {
   Optimizer optimizer_;
   GradientSync gradient_sync_;
   CarriedState state_;
+  RunSaver saver_;
   LaneBatch batch_;
   std::optional<MetricsFile> metrics_;  // rank 0 only
 
   std::int64_t step_ = 0;
   double loss_ = 0, gradient_norm_ = 0, learning_rate_ = 0;
-  bool last_checkpoint_written_ = true;
+  StepAgreement agreement_;
+  int skipped_in_a_row_ = 0;
+  std::int64_t rolled_back_at_ = 0;  ///< the step that was not finite when the run last went back
 
   struct Interval {
     std::chrono::steady_clock::time_point start;
-    double loss = 0;  // sum over steps
+    double loss = 0;  // sum over updates
     double communication = 0;
-    std::int64_t steps = 0;
+    std::int64_t steps = 0, updates = 0;
   } interval_;
   std::chrono::steady_clock::time_point started_;
 };

@@ -179,6 +179,8 @@ class Backend {
   virtual void add(std::span<const float> x, std::span<float> y) = 0;  ///< y += x
   /// Sum of squares in double precision, over fixed pieces: the bits do not depend on threads.
   virtual double sum_of_squares(std::span<const float> x) = 0;
+  /// Whether no element is infinite or NaN.
+  virtual bool all_finite(std::span<const float> x) = 0;
   /// velocity = momentum * velocity + (scale * gradient + decay * value); value -= learning_rate * velocity.
   virtual void sgd(float learning_rate, float momentum, float weight_decay, float gradient_scale,
                    std::span<const float> gradient, std::span<float> velocity, std::span<float> value) = 0;

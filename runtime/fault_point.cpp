@@ -135,9 +135,11 @@ bool is_due(Fault& fault) {
 
 /// The action ordered for this passage, when it is one that returns.
 std::optional<Action> pass(FaultPoint point) {
-  for (Fault& fault : faults()) {
-    if (fault.point != point || !is_due(fault)) continue;
-    switch (fault.action) {
+  std::vector<const Fault*> due;  // all of them count this passage
+  for (Fault& fault : faults())
+    if (fault.point == point && is_due(fault)) due.push_back(&fault);
+  for (const Fault* fault : due) {
+    switch (fault->action) {
       case Action::kill:
         kill(getpid(), SIGKILL);
         hang();
@@ -151,7 +153,7 @@ std::optional<Action> pass(FaultPoint point) {
       case Action::hang:
         hang();
       default:
-        return fault.action;
+        return fault->action;
     }
   }
   return std::nullopt;

@@ -1,5 +1,6 @@
-// Named places where a test makes a rank fail. The environment variable LAMINA_FAULTS lists the faults, separated
-// by ';', each POINT:ACTION[:KEY=VALUE]…, e.g. "gradient_sync:kill:rank=1:count=3;file_write:enospc:times=2".
+// Named places where a test makes a rank fail. The environment variable LAMINA_FAULTS lists the faults,
+// separated by ';', each POINT:ACTION[:KEY=VALUE]…, e.g.
+// "gradient_sync:kill:rank=1:count=3;file_write:enospc:times=2".
 //
 //   actions  kill (SIGKILL), stop (SIGSTOP), crash (SIGSEGV), hang (never returns), enospc, eio, corrupt
 //   keys     rank=R    the rank in the world that fails (default: every rank)

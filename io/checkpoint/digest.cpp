@@ -1,10 +1,6 @@
 #include "io/checkpoint/digest.h"
 
-#include <fmt/format.h>
-#include <fmt/ranges.h>
-#include <xxhash.h>
-
-#include <cstring>
+#include <string>
 
 namespace lamina::checkpoint {
 namespace {
@@ -51,20 +47,7 @@ void describe(const DescribedTensor& tensor, Description& out) {
 
 }  // namespace
 
-Digest digest_of(std::span<const std::byte> bytes) {
-  XXH128_canonical_t canonical;
-  XXH128_canonicalFromHash(&canonical, XXH3_128bits(bytes.data(), bytes.size()));
-  Digest digest;
-  static_assert(sizeof digest == sizeof canonical.digest);
-  std::memcpy(digest.data(), canonical.digest, sizeof digest);
-  return digest;
-}
-
-Digest digest_of(std::span<const float> values) { return digest_of(std::as_bytes(values)); }
-
 Digest digest_of(const std::vector<Digest>& digests) { return digest_of(std::as_bytes(std::span(digests))); }
-
-std::string to_hex(const Digest& digest) { return fmt::format("{:02x}", fmt::join(digest, "")); }
 
 Digest root_digest(const CheckpointRecord& record, const std::vector<DescribedTensor>& tensors) {
   Description description;

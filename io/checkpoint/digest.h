@@ -1,25 +1,21 @@
-// XXH3-128 digests of boxes, and the root digest that binds them to the record. io/README.md gives the bytes.
+// The digests of a checkpoint: of boxes, and the root digest that binds them to the record. io/README.md
+// gives the bytes.
 #pragma once
 
-#include <array>
-#include <cstddef>
-#include <span>
-#include <string>
 #include <vector>
 
 #include "io/checkpoint.h"
+#include "io/digest.h"
 
 namespace lamina::checkpoint {
 
 constexpr std::int64_t kFormatVersion = 1;
 
-/// In canonical (big-endian) byte order.
-using Digest = std::array<unsigned char, 16>;
+using lamina::Digest;
+using lamina::digest_of;
+using lamina::to_hex;
 
-Digest digest_of(std::span<const std::byte> bytes);
-Digest digest_of(std::span<const float> values);
 Digest digest_of(const std::vector<Digest>& digests);
-std::string to_hex(const Digest& digest);
 
 /// A tensor as a checkpoint describes it: everything but its numbers.
 struct DescribedTensor {

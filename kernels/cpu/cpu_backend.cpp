@@ -79,6 +79,8 @@ double CpuBackend::sum_of_squares(std::span<const float> x) {
   return elementwise::sum_of_squares(threads_, x);
 }
 
+bool CpuBackend::all_finite(std::span<const float> x) { return elementwise::all_finite(threads_, x); }
+
 void CpuBackend::sgd(float learning_rate, float momentum, float weight_decay, float gradient_scale,
                      std::span<const float> gradient, std::span<float> velocity, std::span<float> value) {
   elementwise::sgd(threads_, {learning_rate, momentum, weight_decay, gradient_scale}, gradient, velocity,

@@ -30,6 +30,7 @@ class CpuBackend final : public Backend {
   void copy(std::span<const float> from, std::span<float> to) override;
   void add(std::span<const float> x, std::span<float> y) override;
   double sum_of_squares(std::span<const float> x) override;
+  bool all_finite(std::span<const float> x) override;
   void sgd(float learning_rate, float momentum, float weight_decay, float gradient_scale,
            std::span<const float> gradient, std::span<float> velocity, std::span<float> value) override;
   void adam(const AdamStep& step, std::span<const float> gradient, std::span<float> first_moment,

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <bit>
 #include <vector>
 
 #include "kernels/cpu/parallel.h"
@@ -139,6 +141,18 @@ double sum_of_squares(int threads, std::span<const float> x) {
       pieces[p] = piece_of_squares(x.subspan(p * kPiece, std::min(kPiece, x.size() - p * kPiece)));
   });
   return tree_sum(pieces.size(), [&](std::size_t p) { return pieces[p]; });
+}
+
+bool all_finite(int threads, std::span<const float> x) {
+  std::atomic<bool> finite{true};
+  for_chunks(threads, x.size(), [&](std::size_t first, std::size_t size) {
+    constexpr std::uint32_t kExponent = 0x7f800000;
+    std::uint32_t found = 0;  // no branch in the loop: it runs at the memory's speed
+    for (const float value : x.subspan(first, size))
+      found |= static_cast<std::uint32_t>((std::bit_cast<std::uint32_t>(value) & kExponent) == kExponent);
+    if (found != 0) finite = false;
+  });
+  return finite;
 }
 
 void sgd(int threads, const SgdStep& step, std::span<const float> gradient, std::span<float> velocity,

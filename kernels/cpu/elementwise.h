@@ -17,6 +17,8 @@ void add(int threads, std::span<const float> x, std::span<float> y);  ///< y += 
 /// Pieces of a fixed size, merged in the tree of runtime/tree.h.
 double sum_of_squares(int threads, std::span<const float> x);
 
+bool all_finite(int threads, std::span<const float> x);
+
 /// velocity = momentum * velocity + (scale * gradient + decay * value); value -= learning_rate * velocity.
 struct SgdStep {
   float learning_rate, momentum, weight_decay, gradient_scale;

@@ -48,7 +48,8 @@ ExitCode TrainCommand::run(Communicator& world) {
     return ExitCode::done;
   }
   const TrainingResult result = train(wanted, world);
-  return result.last_checkpoint_written ? ExitCode::done : ExitCode::checkpoint_not_written;
+  if (!result.last_checkpoint_written) return ExitCode::checkpoint_not_written;
+  return result.preempted ? ExitCode::preempted_and_saved : ExitCode::done;
 }
 
 Configuration configuration_from_arguments(const std::vector<std::string>& arguments) {

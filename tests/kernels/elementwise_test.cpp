@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <vector>
 
 #include "runtime/error.h"
@@ -46,6 +47,22 @@ TEST(Elementwise, RefusesSizesThatDiffer) {
   EXPECT_THROW(add(1, three, four), InternalError);
   EXPECT_THROW(sgd(1, {}, three, four, four), InternalError);
   EXPECT_THROW(adam(1, {}, four, four, three, four), InternalError);
+}
+
+TEST(AllFinite, FindsOneNumberAnywhere) {
+  for (const std::size_t size : kSizes) {
+    Floats x(size, std::numeric_limits<float>::max());
+    x[size / 3] = -std::numeric_limits<float>::denorm_min();
+    EXPECT_TRUE(all_finite(2, x));
+    for (const float bad : {std::nanf(""), std::numeric_limits<float>::infinity()}) {
+      for (const std::size_t place : {std::size_t{0}, size / 2, size - 1}) {
+        Floats spoilt = x;
+        spoilt[place] = -bad;
+        EXPECT_FALSE(all_finite(2, spoilt)) << bad << " at " << place << " of " << size;
+      }
+    }
+  }
+  EXPECT_TRUE(all_finite(2, Floats{}));
 }
 
 TEST(SumOfSquares, IsExactOnSmallIntegers) {

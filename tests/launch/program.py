@@ -1,6 +1,7 @@
 """Runs the built program, alone or under mpirun, for the tests beside this file."""
 import functools
 import hashlib
+import json
 import os
 import pathlib
 import random
@@ -18,10 +19,22 @@ def flags(settings):
     return [part for setting in settings.items() for part in setting]
 
 
-def lamina(*arguments, ranks=1):
-    """The finished process; without mpirun for one rank."""
+def command(*arguments, ranks=1):
+    """Without mpirun for one rank."""
     start = [] if ranks == 1 else ["mpirun", "-n", ranks]
-    return subprocess.run([str(part) for part in (*start, PROGRAM, *arguments)], capture_output=True, timeout=100)
+    return [str(part) for part in (*start, PROGRAM, *arguments)]
+
+
+def lamina(*arguments, ranks=1, faults=""):
+    """The finished process; `faults` as runtime/fault_point.h has them."""
+    return subprocess.run(command(*arguments, ranks=ranks), capture_output=True, timeout=100,
+                          env={**os.environ, "LAMINA_FAULTS": faults})
+
+
+def tensors(file):
+    """Path and digest of every tensor of a checkpoint; the digests do not depend on the grid."""
+    shown = subprocess.run([PROGRAM, "checkpoint", "inspect", file, "--json"], check=True, capture_output=True)
+    return [(tensor["path"], tensor["digest"]) for tensor in json.loads(shown.stdout)["tensors"]]
 
 
 def training(data, *arguments):
@@ -32,7 +45,7 @@ def training(data, *arguments):
 
 def sentences(process):
     """What the program said on stderr, among mpirun's own lines."""
-    lines = process.stderr.decode().splitlines()
+    lines = (line for line in process.stderr.decode().splitlines() if "fails on purpose" not in line)
     return [line.removeprefix("lamina: ") for line in lines if line.startswith("lamina: ")]
 
 
@@ -73,8 +86,8 @@ class ProgramTest(unittest.TestCase):
         cls.run_of = trained()
         cls.folder, cls.text, cls.checkpoints = cls.run_of.folder, cls.run_of.text, cls.run_of.checkpoints
 
-    def train(self, *arguments, ranks=1):
-        return lamina(*training(self.text, *arguments), ranks=ranks)
+    def train(self, *arguments, ranks=1, faults=""):
+        return lamina(*training(self.text, *arguments), ranks=ranks, faults=faults)
 
     def assert_done(self, process):
         self.assertEqual(process.returncode, 0, process.stderr.decode())

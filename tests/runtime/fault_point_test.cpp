@@ -66,6 +66,7 @@ TEST(FaultPoint, CountsPassages) {
   };
   EXPECT_EQ(ending("file_write:eio:count=3", errors), 1000 + 0b000100);
   EXPECT_EQ(ending("file_write:eio:count=2:times=3", errors), 1000 + 0b001110);
+  EXPECT_EQ(ending("file_write:eio:count=2;file_write:eio:count=4", errors), 1000 + 0b001010);
   EXPECT_EQ(ending("file_write:eio:count=5:times=0", errors), 1000 + 0b110000);
 }
 

@@ -1,0 +1,51 @@
+# ctest: labels=program,mpi,fault timeout=120
+"""SIGUSR1 asks a job to save and end; the run that goes on has the same bits."""
+import os
+import re
+import signal
+import subprocess
+import unittest
+
+from program import ProgramTest, command, tensors, training
+
+STEPS = 400
+
+
+class Preemption(ProgramTest):
+    def preempted(self, ranks, *arguments):
+        """Code and output of a job that gets SIGUSR1 after its first status line."""
+        job = subprocess.Popen(command(*training(self.text, "--steps", STEPS, "--lane-groups", 2, *arguments), ranks=ranks),
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        lines = []
+        for line in job.stdout:
+            lines.append(line)
+            if f"/{STEPS}  loss" in line:
+                os.kill(job.pid, signal.SIGUSR1)
+                break
+        out, error = job.communicate(timeout=60)
+        return job.returncode, "".join(lines) + out, error
+
+    def test_a_preempted_run_is_saved_and_goes_on_with_the_same_bits(self):
+        last = f"step-{STEPS:08d}.h5"
+        whole, parts = self.folder / "whole", self.folder / "parts"
+        self.assert_done(self.train("--steps", STEPS, "--lane-groups", 2, "--checkpoint", whole))
+
+        code, out, error = self.preempted(2, "--checkpoint", parts)
+        self.assertEqual(code, 4, error)
+        stopped = int(re.search(r"stopped on request at step (\d+), saved", out).group(1))
+        self.assertLess(stopped, STEPS)
+        self.assertTrue((parts / f"step-{stopped:08d}.h5").exists())
+
+        code, _, error = self.preempted(1, "--checkpoint", parts, "--resume")
+        self.assertEqual(code, 4, error)
+        self.assert_done(self.train("--steps", STEPS, "--checkpoint", parts, "--resume", "--model-parallel", 2, ranks=2))
+        self.assertEqual(tensors(whole / last), tensors(parts / last))
+
+    def test_without_a_folder_it_says_that_nothing_is_saved(self):
+        code, _, error = self.preempted(2)
+        self.assertEqual(code, 7)
+        self.assertIn("nothing is saved without --checkpoint", error)
+
+
+if __name__ == "__main__":
+    unittest.main()
