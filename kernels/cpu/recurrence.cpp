@@ -14,6 +14,7 @@
 #include "kernels/cpu/recurrence_products.h"
 #include "kernels/cpu/row_statistics.h"
 #include "runtime/error.h"
+#include "runtime/fault_point.h"
 #include "runtime/tree.h"
 
 namespace lamina {
@@ -336,6 +337,7 @@ void CpuRecurrence::step_forward(int t) {
                                   .s = &s_[cell_at(d, p, t)],
                                   .h = &h_[tile(d, p, units_)]});
   });
+  fault_point(FaultPoint::forward_exchange);
   const std::size_t step = rows_ * size(shape_.hidden);
   h_gather_.run(static_cast<int>(groups_), static_cast<int>(rows_), static_cast<int>(units_), h_,
                 output_.data() + size(t) * step, size(steps_) * step);
