@@ -5,7 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -93,11 +93,44 @@ struct CheckpointCost {
   std::int64_t bytes = 0;  ///< of tensor data, all ranks
 };
 
-/// Writes `file` by the commit protocol: partial file, agreement, flush, read back and compare digests,
-/// rename, fsync of the folder. Collective over `world`; throws CheckpointWriteError on every rank alike.
+/// How the numbers reach the file: each rank by the system's calls, or through parallel HDF5 over MPI-IO
+/// (only where `world` is one of MPI).
+enum class CheckpointIo : std::uint8_t { posix, mpi_io };
+
+/// One checkpoint on its way, by the commit protocol of io/README.md: digests, skeleton, write and fsync,
+/// read back and compare, rename, fsync of the folder. The work of a stage is done by one thread of each
+/// rank, which uses neither MPI nor `world`; between stages the ranks meet in advance(). Made, advanced and
+/// ended by all ranks alike.
+class CheckpointSave {
+ public:
+  /// Begins. What `tensors` point to must stay as it is until the save is complete or gone. Not collective.
+  CheckpointSave(std::filesystem::path file, CheckpointRecord record,
+                 std::vector<CheckpointTensor<const float>> tensors, Communicator& world,
+                 CheckpointIo io = CheckpointIo::posix);
+  CheckpointSave(CheckpointSave&&) noexcept;
+  CheckpointSave& operator=(CheckpointSave&&) noexcept;
+  /// A save that is not complete waits for this rank's thread and removes the partial file.
+  ~CheckpointSave();
+
+  /// Whether this rank's part of the present stage has ended: advance() will not wait for this rank's disk.
+  bool is_idle() const;
+  /// Ends the present stage, waiting for all ranks, and begins the next. Collective; throws
+  /// CheckpointWriteError on every rank alike, when the partial file is gone.
+  void advance();
+  bool is_complete() const;  ///< equal on all ranks
+  void finish();             ///< advances until complete
+  CheckpointCost cost() const;
+
+ private:
+  class Protocol;
+  std::unique_ptr<Protocol> protocol_;
+};
+
+/// A CheckpointSave from begin to end. Collective over `world`; throws CheckpointWriteError on every rank
+/// alike.
 CheckpointCost write_checkpoint(const std::filesystem::path& file, const CheckpointRecord& record,
                                 const std::vector<CheckpointTensor<const float>>& tensors,
-                                Communicator& world);
+                                Communicator& world, CheckpointIo io = CheckpointIo::posix);
 
 /// The record of a checkpoint, after the file's structure, sizes and root digest have been checked (tensor
 /// data is not read). Throws DamagedCheckpoint; UserError when the file is missing, foreign or of another

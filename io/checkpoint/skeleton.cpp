@@ -111,9 +111,16 @@ void write_record(hid_t file, const CheckpointRecord& record, const Digest& root
     write_dataset(file, kVocabulary, H5T_STD_U32LE, {record.vocabulary.size()}, record.vocabulary.data());
 }
 
-void create_tensor(hid_t file, const DescribedTensor& tensor) {
+std::int64_t place_of(hid_t dataset, const std::string& path) {
+  const haddr_t place = H5Dget_offset(dataset);
+  check(place != HADDR_UNDEF, path + " has no place in its file");
+  return static_cast<std::int64_t>(place);
+}
+
+void create_tensor(hid_t file, DescribedTensor& tensor) {
   const TensorLayout& layout = tensor.layout;
-  create_dataset(file, layout.path, H5T_IEEE_F32LE, Sizes(layout.shape.begin(), layout.shape.end()));
+  const Sizes shape(layout.shape.begin(), layout.shape.end());
+  tensor.place = place_of(create_dataset(file, layout.path, H5T_IEEE_F32LE, shape), layout.path);
 
   const Sizes boxes = {static_cast<hsize_t>(layout.outer_parts), static_cast<hsize_t>(layout.split_parts),
                        sizeof(Digest)};
@@ -123,12 +130,12 @@ void create_tensor(hid_t file, const DescribedTensor& tensor) {
   write_attribute(dataset, kView, H5T_STD_I64LE, simple_space({3}), view);
 }
 
-void build(MemoryFile& memory, const CheckpointRecord& record, const std::vector<DescribedTensor>& tensors) {
+void build(MemoryFile& memory, const CheckpointRecord& record, std::vector<DescribedTensor>& tensors) {
   const hdf5::Section section;
   Handle file = create_file(memory);
   write_record(file, record, root_digest(record, tensors));
   create_groups(file, tensors);
-  for (const DescribedTensor& tensor : tensors) create_tensor(file, tensor);
+  for (DescribedTensor& tensor : tensors) create_tensor(file, tensor);
   hdf5::finish(file);
 }
 
@@ -144,7 +151,7 @@ std::int64_t file_size_bound(const CheckpointRecord& record, const std::vector<D
 }
 
 void create_skeleton(const std::filesystem::path& partial, const CheckpointRecord& record,
-                     const std::vector<DescribedTensor>& tensors) {
+                     std::vector<DescribedTensor>& tensors) {
   std::filesystem::remove(partial);  // of an interrupted run
   Descriptor disk(partial, O_RDWR | O_CREAT | O_EXCL);
   const std::int64_t bound = file_size_bound(record, tensors);
