@@ -4,6 +4,7 @@
 #include <cstring>
 #include <numeric>
 
+#include "io/checkpoint/digest_stream.h"
 #include "io/checkpoint/layout.h"
 
 namespace lamina::checkpoint {

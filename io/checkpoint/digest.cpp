@@ -6,8 +6,6 @@
 
 #include <cstring>
 
-#include "runtime/error.h"
-
 namespace lamina::checkpoint {
 namespace {
 
@@ -51,40 +49,20 @@ void describe(const DescribedTensor& tensor, Description& out) {
   out.raw(tensor.digests.data(), tensor.digests.size() * sizeof(Digest));
 }
 
-Digest canonical(const XXH128_hash_t& hash) {
-  XXH128_canonical_t bytes;
-  XXH128_canonicalFromHash(&bytes, hash);
-  Digest digest;
-  static_assert(sizeof digest == sizeof bytes.digest);
-  std::memcpy(digest.data(), bytes.digest, sizeof digest);
-  return digest;
-}
-
 }  // namespace
 
 Digest digest_of(std::span<const std::byte> bytes) {
-  return canonical(XXH3_128bits(bytes.data(), bytes.size()));
+  XXH128_canonical_t canonical;
+  XXH128_canonicalFromHash(&canonical, XXH3_128bits(bytes.data(), bytes.size()));
+  Digest digest;
+  static_assert(sizeof digest == sizeof canonical.digest);
+  std::memcpy(digest.data(), canonical.digest, sizeof digest);
+  return digest;
 }
 
 Digest digest_of(std::span<const float> values) { return digest_of(std::as_bytes(values)); }
 
 Digest digest_of(const std::vector<Digest>& digests) { return digest_of(std::as_bytes(std::span(digests))); }
-
-void DigestStream::Free::operator()(void* state) const { XXH3_freeState(static_cast<XXH3_state_t*>(state)); }
-
-DigestStream::DigestStream() : state_(XXH3_createState()) {
-  auto* state = static_cast<XXH3_state_t*>(state_.get());
-  check(state != nullptr && XXH3_128bits_reset(state) == XXH_OK, "no digest can be begun");
-}
-
-void DigestStream::add(std::span<const std::byte> bytes) {
-  auto* state = static_cast<XXH3_state_t*>(state_.get());
-  check(XXH3_128bits_update(state, bytes.data(), bytes.size()) == XXH_OK, "no digest can go on");
-}
-
-Digest DigestStream::digest() const {
-  return canonical(XXH3_128bits_digest(static_cast<const XXH3_state_t*>(state_.get())));
-}
 
 std::string to_hex(const Digest& digest) { return fmt::format("{:02x}", fmt::join(digest, "")); }
 

@@ -3,7 +3,6 @@
 
 #include <array>
 #include <cstddef>
-#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -21,20 +20,6 @@ Digest digest_of(std::span<const std::byte> bytes);
 Digest digest_of(std::span<const float> values);
 Digest digest_of(const std::vector<Digest>& digests);
 std::string to_hex(const Digest& digest);
-
-/// The digest of bytes that come piece by piece.
-class DigestStream {
- public:
-  DigestStream();
-  void add(std::span<const std::byte> bytes);
-  Digest digest() const;
-
- private:
-  struct Free {
-    void operator()(void* state) const;
-  };
-  std::unique_ptr<void, Free> state_;
-};
 
 /// A tensor as a checkpoint describes it: everything but its numbers.
 struct DescribedTensor {

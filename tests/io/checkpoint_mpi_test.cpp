@@ -9,7 +9,7 @@
 #include "runtime/error.h"
 #include "tests/io/file_size_limit.h"
 #include "tests/io/sample_checkpoint.h"
-#include "tests/io/temporary_folder.h"
+#include "tests/io/shared_folder.h"
 #include "tests/support/mpi_main.h"
 
 namespace lamina {
@@ -18,24 +18,6 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-
-/// A folder that all ranks know, removed by rank 0 at the end.
-class SharedFolder {
- public:
-  SharedFolder() {
-    if (mpi_test_world().rank() == 0) {
-      own_.emplace();
-      name_ = own_->path().string();
-    }
-    mpi_test_world().broadcast(name_, 0);
-  }
-  ~SharedFolder() { mpi_test_world().barrier(); }
-  fs::path operator/(const std::string& name) const { return fs::path(name_) / name; }
-
- private:
-  std::optional<TemporaryFolder> own_;
-  std::string name_;
-};
 
 constexpr CheckpointIo kBoth[] = {CheckpointIo::posix, CheckpointIo::mpi_io};
 
