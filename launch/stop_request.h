@@ -1,4 +1,5 @@
-// SIGUSR1: whoever preempts this job asks it to save and end. mpirun and srun pass the signal on to the ranks.
+// SIGUSR1: whoever preempts this job asks it to save and end. mpirun and srun pass the signal on to the
+// ranks.
 #pragma once
 
 namespace lamina {
