@@ -5,6 +5,8 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -48,11 +50,19 @@ struct CheckpointRecord {
   int lane_groups = 1;
   int unit_blocks = 8;
   int batch = 1;
-  std::int64_t epoch = 0;     ///< passes over the training text that are complete
-  std::int64_t chunk = 0;     ///< lane cursor: the next chunk of every lane
-  std::string configuration;  ///< TOML
+  std::int64_t epoch = 0;                 ///< passes over the training text that are complete
+  std::int64_t chunk = 0;                 ///< lane cursor: the next chunk of every lane
+  std::optional<double> validation_loss;  ///< of these parameters, where it is known
+  std::string configuration;              ///< TOML
   std::vector<char32_t> vocabulary;
   std::string build;  ///< program version and libraries
+};
+
+/// Which checkpoints of a folder are kept; each rule keeps its own.
+struct RetentionPolicy {
+  int keep_last = 0;            ///< the newest ones (0: all)
+  std::int64_t keep_every = 0;  ///< those whose step is a multiple (0: none)
+  bool keep_best = false;       ///< the one with the lowest validation loss, of equal ones the newest
 };
 
 /// Where checkpoints of a run live.
@@ -67,14 +77,27 @@ class CheckpointFolder {
   std::filesystem::path file_of(std::int64_t step) const;  ///< "step-00001200.h5"
   /// Removes leftovers of interrupted writes ("….h5.partial").
   void remove_partials() const;
-  /// Removes all but the newest `keep` checkpoints (0: keeps all).
-  void prune(int keep) const;
+  /// Removes checkpoints that no rule keeps, but never the newest one that is whole. Reads the records that
+  /// it needs, each once. Throws UserError.
+  void prune(const RetentionPolicy& policy);
   /// Renames a damaged file to "….h5.damaged" (never deletes) and returns the new name.
   static std::filesystem::path set_aside(const std::filesystem::path& file);
   const std::filesystem::path& path() const { return folder_; }
 
  private:
+  /// What is in a file that prune() has looked into.
+  struct Content {
+    std::filesystem::file_time_type written;
+    bool is_whole = false;
+    std::optional<double> validation_loss;
+  };
+
+  const Content& content_of(const std::filesystem::path& file);
+  std::optional<std::filesystem::path> newest_whole(const std::vector<std::filesystem::path>& files);
+  std::optional<std::filesystem::path> best(const std::vector<std::filesystem::path>& files);
+
   std::filesystem::path folder_;
+  std::map<std::filesystem::path, Content> known_;
 };
 
 /// A checkpoint could not be written; nothing was committed, older ones are untouched.
@@ -119,6 +142,12 @@ class CheckpointSave {
   void advance();
   bool is_complete() const;  ///< equal on all ranks
   void finish();             ///< advances until complete
+
+  /// Rank 0's thread does `work` when the checkpoint counts and before the save is complete: to remove older
+  /// files, for instance, which takes its time. To be called before the first advance(), by any rank.
+  void then(std::function<void()> work);
+  /// What that work threw, on rank 0; the checkpoint counts all the same.
+  const std::string& warning() const;
   CheckpointCost cost() const;
 
  private:

@@ -81,6 +81,12 @@ class CheckpointSave::Protocol {
   bool is_complete() const { return stage_ == Stage::complete; }
   CheckpointCost cost() const { return {seconds_, bytes_of(tensors_)}; }
 
+  void then(std::function<void()> work) {
+    check(stage_ == Stage::digests, "work to follow a checkpoint comes too late");
+    afterwards_ = std::move(work);
+  }
+  const std::string& warning() const { return warning_; }
+
   void advance() {
     check(!is_complete() && !failed_, "a checkpoint that has ended cannot advance");
     try {
@@ -99,7 +105,7 @@ class CheckpointSave::Protocol {
   }
 
  private:
-  enum class Stage { digests, skeleton, write, read_back, commit, complete };
+  enum class Stage { digests, skeleton, write, read_back, commit, afterwards, complete };
 
   bool is_root() const { return world_.rank() == 0; }
 
@@ -140,6 +146,10 @@ class CheckpointSave::Protocol {
       case Stage::read_back:
         stage_ = Stage::commit;
         if (is_root()) begin([this] { commit(); });
+        break;
+      case Stage::commit:
+        stage_ = Stage::afterwards;
+        if (is_root() && afterwards_) begin([this] { do_afterwards(); });
         break;
       default:
         stage_ = Stage::complete;
@@ -230,6 +240,14 @@ class CheckpointSave::Protocol {
     checkpoint::synchronize(file_.has_parent_path() ? file_.parent_path() : fs::path("."));
   }
 
+  void do_afterwards() {
+    try {
+      afterwards_();
+    } catch (const std::exception& error) {
+      warning_ = error.what();
+    }
+  }
+
   void remove_partial() const {
     std::error_code ignored;
     if (is_root()) fs::remove(partial_, ignored);
@@ -247,7 +265,9 @@ class CheckpointSave::Protocol {
   double seconds_ = 0;
   std::vector<DescribedTensor> described_;        ///< as tensors_
   std::vector<std::vector<Digest>> own_digests_;  ///< of tensors_[i].boxes, taken before anything is written
-  std::future<void> job_;                         ///< of the I/O thread, for the present stage
+  std::function<void()> afterwards_;
+  std::string warning_;
+  std::future<void> job_;  ///< of the I/O thread, for the present stage
 };
 
 CheckpointSave::CheckpointSave(fs::path file, CheckpointRecord record, Tensors tensors, Communicator& world,
@@ -262,6 +282,8 @@ CheckpointSave::~CheckpointSave() = default;
 bool CheckpointSave::is_idle() const { return protocol_->is_idle(); }
 bool CheckpointSave::is_complete() const { return protocol_->is_complete(); }
 void CheckpointSave::advance() { protocol_->advance(); }
+void CheckpointSave::then(std::function<void()> work) { protocol_->then(std::move(work)); }
+const std::string& CheckpointSave::warning() const { return protocol_->warning(); }
 CheckpointCost CheckpointSave::cost() const { return protocol_->cost(); }
 
 void CheckpointSave::finish() {

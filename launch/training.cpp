@@ -208,6 +208,7 @@ CheckpointRecord Training::record() const {
           .batch = configuration_.run.batch,
           .epoch = step_ / chunks,
           .chunk = step_ % chunks,
+          .validation_loss = std::nullopt,
           .configuration = to_toml(configuration_),
           .vocabulary = corpus_.vocabulary.characters(),
           .build = build_record()};
@@ -233,7 +234,7 @@ void Training::write_checkpoint() {
   progress_.checkpoint_written(file.string(), cost.seconds, cost.bytes);
   if (!grid_.is_root()) return;
   try {
-    folder_->prune(configuration_.checkpoint.keep);
+    folder_->prune({.keep_last = configuration_.checkpoint.keep});
   } catch (const UserError& error) {
     progress_.warning(fmt::format("{}; it stays", error.what()));
   }

@@ -4,7 +4,9 @@
 #include <fmt/ranges.h>
 #include <xxhash.h>
 
+#include <bit>
 #include <cstring>
+#include <limits>
 
 namespace lamina::checkpoint {
 namespace {
@@ -25,6 +27,10 @@ class Description {
   std::string bytes_;
 };
 
+double stored_loss(const std::optional<double>& loss) {
+  return loss.value_or(std::numeric_limits<double>::quiet_NaN());
+}
+
 void describe(const CheckpointRecord& record, Description& out) {
   out.number(kFormatVersion);
   out.number(record.step);
@@ -32,6 +38,7 @@ void describe(const CheckpointRecord& record, Description& out) {
   for (const std::int64_t value : {std::int64_t{record.lane_groups}, std::int64_t{record.unit_blocks},
                                    std::int64_t{record.batch}, record.epoch, record.chunk})
     out.number(value);
+  out.number(std::bit_cast<std::uint64_t>(stored_loss(record.validation_loss)));
   out.text(record.configuration);
   out.text(record.build);
   out.number(static_cast<std::uint64_t>(record.vocabulary.size()));

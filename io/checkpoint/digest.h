@@ -11,7 +11,7 @@
 
 namespace lamina::checkpoint {
 
-constexpr std::int64_t kFormatVersion = 1;
+constexpr std::int64_t kFormatVersion = 2;
 
 /// In canonical (big-endian) byte order.
 using Digest = std::array<unsigned char, 16>;

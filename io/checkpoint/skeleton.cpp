@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 
+#include <limits>
+#include <optional>
 #include <set>
 
 #include "io/checkpoint/disk.h"
@@ -56,6 +58,13 @@ void write_attribute(hid_t object, const std::string& name, std::uint64_t value)
 
 void write_attribute(hid_t object, const std::string& name, int value) {
   write_attribute(object, name, std::int64_t{value});
+}
+
+/// NaN where there is none.
+void write_attribute(hid_t object, const std::string& name, const std::optional<double>& value) {
+  const Handle scalar(H5Screate(H5S_SCALAR), H5Sclose, "dataspace");
+  const double stored = value.value_or(std::numeric_limits<double>::quiet_NaN());
+  write_attribute(object, name, H5T_IEEE_F64LE, scalar, &stored);
 }
 
 /// Of fixed length, padded with zeros: variable-length strings lie in a part of the file without checksums.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <fstream>
 #include <limits>
 #include <map>
@@ -65,6 +66,12 @@ void read_attribute(hid_t object, const std::string& name, int& value) {
   demand(wide >= 0 && wide <= std::numeric_limits<int>::max(),
          fmt::format("the attribute {} is {}", name, wide));
   value = static_cast<int>(wide);
+}
+
+void read_attribute(hid_t object, const std::string& name, std::optional<double>& value) {
+  double stored = 0;
+  read_numbers(object, name, H5T_IEEE_F64LE, 1, &stored);
+  value = std::isnan(stored) ? std::nullopt : std::optional(stored);
 }
 
 void read_attribute(hid_t object, const std::string& name, std::string& value) {
