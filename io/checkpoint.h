@@ -161,6 +161,11 @@ CheckpointCost write_checkpoint(const std::filesystem::path& file, const Checkpo
                                 const std::vector<CheckpointTensor<const float>>& tensors,
                                 Communicator& world, CheckpointIo io = CheckpointIo::posix);
 
+/// Writes small checkpoints through MPI-IO into `folder` and compares what comes back, where the MPI library
+/// is one that is known to write wrong bytes; elsewhere does nothing. Collective; throws UserError on every
+/// rank alike.
+void probe_parallel_io(const std::filesystem::path& folder, Communicator& world);
+
 /// The record of a checkpoint, after the file's structure, sizes and root digest have been checked (tensor
 /// data is not read). Throws DamagedCheckpoint; UserError when the file is missing, foreign or of another
 /// version.

@@ -221,8 +221,9 @@ class CheckpointSave::Protocol {
   void read_back() {
     const auto file = open_partial(O_RDONLY);
     for (std::size_t i = 0; i < tensors_.size(); ++i)
-      check(checkpoint::digests_in_file(*file, described_[i].place, tensors_[i]) == own_digests_[i],
-            tensors_[i].layout.path + " does not match its digest");
+      if (checkpoint::digests_in_file(*file, described_[i].place, tensors_[i]) != own_digests_[i])
+        throw std::runtime_error(fmt::format("read back by rank {}, {} does not match its digest",
+                                             world_.rank(), tensors_[i].layout.path));
     if (!is_root()) return;
     checkpoint::with_checkpoint(partial_, [&](hid_t, const checkpoint::Structure& structure) {
       check(structure.root == checkpoint::root_digest(record_, described_), "another root digest came back");
