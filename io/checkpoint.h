@@ -5,7 +5,9 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -48,11 +50,19 @@ struct CheckpointRecord {
   int lane_groups = 1;
   int unit_blocks = 8;
   int batch = 1;
-  std::int64_t epoch = 0;     ///< passes over the training text that are complete
-  std::int64_t chunk = 0;     ///< lane cursor: the next chunk of every lane
-  std::string configuration;  ///< TOML
+  std::int64_t epoch = 0;                 ///< passes over the training text that are complete
+  std::int64_t chunk = 0;                 ///< lane cursor: the next chunk of every lane
+  std::optional<double> validation_loss;  ///< of these parameters, where it is known
+  std::string configuration;              ///< TOML
   std::vector<char32_t> vocabulary;
   std::string build;  ///< program version and libraries
+};
+
+/// Which checkpoints of a folder are kept; each rule keeps its own.
+struct RetentionPolicy {
+  int keep_last = 0;            ///< the newest ones (0: all)
+  std::int64_t keep_every = 0;  ///< those whose step is a multiple (0: none)
+  bool keep_best = false;       ///< the one with the lowest validation loss, of equal ones the newest
 };
 
 /// Where checkpoints of a run live.
@@ -67,14 +77,27 @@ class CheckpointFolder {
   std::filesystem::path file_of(std::int64_t step) const;  ///< "step-00001200.h5"
   /// Removes leftovers of interrupted writes ("….h5.partial").
   void remove_partials() const;
-  /// Removes all but the newest `keep` checkpoints (0: keeps all).
-  void prune(int keep) const;
+  /// Removes checkpoints that no rule keeps, but never the newest one that is whole. Reads the records that
+  /// it needs, each once. Throws UserError.
+  void prune(const RetentionPolicy& policy);
   /// Renames a damaged file to "….h5.damaged" (never deletes) and returns the new name.
   static std::filesystem::path set_aside(const std::filesystem::path& file);
   const std::filesystem::path& path() const { return folder_; }
 
  private:
+  /// What is in a file that prune() has looked into.
+  struct Content {
+    std::filesystem::file_time_type written;
+    bool is_whole = false;
+    std::optional<double> validation_loss;
+  };
+
+  const Content& content_of(const std::filesystem::path& file);
+  std::optional<std::filesystem::path> newest_whole(const std::vector<std::filesystem::path>& files);
+  std::optional<std::filesystem::path> best(const std::vector<std::filesystem::path>& files);
+
   std::filesystem::path folder_;
+  std::map<std::filesystem::path, Content> known_;
 };
 
 /// A checkpoint could not be written; nothing was committed, older ones are untouched.
@@ -93,11 +116,55 @@ struct CheckpointCost {
   std::int64_t bytes = 0;  ///< of tensor data, all ranks
 };
 
-/// Writes `file` by the commit protocol: partial file, agreement, flush, read back and compare digests,
-/// rename, fsync of the folder. Collective over `world`; throws CheckpointWriteError on every rank alike.
+/// How the numbers reach the file: each rank by the system's calls, or through parallel HDF5 over MPI-IO
+/// (only where `world` is one of MPI).
+enum class CheckpointIo : std::uint8_t { posix, mpi_io };
+
+/// One checkpoint on its way, by the commit protocol of io/README.md: digests, skeleton, write and fsync,
+/// read back and compare, rename, fsync of the folder. The work of a stage is done by one thread of each
+/// rank, which uses neither MPI nor `world`; between stages the ranks meet in advance(). Made, advanced and
+/// ended by all ranks alike.
+class CheckpointSave {
+ public:
+  /// Begins. What `tensors` point to must stay as it is until the save is complete or gone. Not collective.
+  CheckpointSave(std::filesystem::path file, CheckpointRecord record,
+                 std::vector<CheckpointTensor<const float>> tensors, Communicator& world,
+                 CheckpointIo io = CheckpointIo::posix);
+  CheckpointSave(CheckpointSave&&) noexcept;
+  CheckpointSave& operator=(CheckpointSave&&) noexcept;
+  /// A save that is not complete waits for this rank's thread and removes the partial file.
+  ~CheckpointSave();
+
+  /// Whether this rank's part of the present stage has ended: advance() will not wait for this rank's disk.
+  bool is_idle() const;
+  /// Ends the present stage, waiting for all ranks, and begins the next. Collective; throws
+  /// CheckpointWriteError on every rank alike, when the partial file is gone.
+  void advance();
+  bool is_complete() const;  ///< equal on all ranks
+  void finish();             ///< advances until complete
+
+  /// Rank 0's thread does `work` when the checkpoint counts and before the save is complete: to remove older
+  /// files, for instance, which takes its time. To be called before the first advance(), by any rank.
+  void then(std::function<void()> work);
+  /// What that work threw, on rank 0; the checkpoint counts all the same.
+  const std::string& warning() const;
+  CheckpointCost cost() const;
+
+ private:
+  class Protocol;
+  std::unique_ptr<Protocol> protocol_;
+};
+
+/// A CheckpointSave from begin to end. Collective over `world`; throws CheckpointWriteError on every rank
+/// alike.
 CheckpointCost write_checkpoint(const std::filesystem::path& file, const CheckpointRecord& record,
                                 const std::vector<CheckpointTensor<const float>>& tensors,
-                                Communicator& world);
+                                Communicator& world, CheckpointIo io = CheckpointIo::posix);
+
+/// Writes small checkpoints through MPI-IO into `folder` and compares what comes back, where the MPI library
+/// is one that is known to write wrong bytes; elsewhere does nothing. Collective; throws UserError on every
+/// rank alike.
+void probe_parallel_io(const std::filesystem::path& folder, Communicator& world);
 
 /// The record of a checkpoint, after the file's structure, sizes and root digest have been checked (tensor
 /// data is not read). Throws DamagedCheckpoint; UserError when the file is missing, foreign or of another

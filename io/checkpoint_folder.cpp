@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <charconv>
+#include <limits>
 #include <optional>
+#include <span>
 
 #include "io/checkpoint.h"
 #include "io/checkpoint/disk.h"
@@ -92,12 +94,53 @@ void CheckpointFolder::remove_partials() const {
   for (const fs::path& file : files_by_step(folder_, kPartial)) remove_file(file);
 }
 
-void CheckpointFolder::prune(int keep) const {
-  check(keep >= 0, "prune: a negative number of checkpoints to keep");
+const CheckpointFolder::Content& CheckpointFolder::content_of(const fs::path& file) {
+  std::error_code error;
+  const fs::file_time_type written = fs::last_write_time(file, error);
+  const auto known = known_.find(file);
+  if (known != known_.end() && known->second.written == written) return known->second;
+  Content content{written, false, std::nullopt};
+  try {
+    content.validation_loss = read_record(file).validation_loss;
+    content.is_whole = true;
+  } catch (const DamagedCheckpoint&) {
+  } catch (const UserError&) {
+  }
+  return known_[file] = content;
+}
+
+std::optional<fs::path> CheckpointFolder::newest_whole(const std::vector<fs::path>& files) {
+  const auto found = std::find_if(files.rbegin(), files.rend(),
+                                  [&](const fs::path& file) { return content_of(file).is_whole; });
+  return found == files.rend() ? std::nullopt : std::optional(*found);
+}
+
+std::optional<fs::path> CheckpointFolder::best(const std::vector<fs::path>& files) {
+  std::optional<fs::path> best;
+  double lowest = std::numeric_limits<double>::infinity();
+  for (const fs::path& file : files) {
+    const std::optional<double> loss = content_of(file).validation_loss;
+    if (!loss || !(*loss <= lowest)) continue;
+    lowest = *loss;
+    best = file;
+  }
+  return best;
+}
+
+void CheckpointFolder::prune(const RetentionPolicy& policy) {
+  check(policy.keep_last >= 0 && policy.keep_every >= 0, "prune: a negative number");
+  if (policy.keep_last == 0) return;
   const std::vector<fs::path> files = list();
-  if (keep == 0) return;
-  const std::size_t kept = std::min(files.size(), static_cast<std::size_t>(keep));
-  for (std::size_t i = 0; i < files.size() - kept; ++i) remove_file(files[i]);
+  const std::size_t last = std::min(files.size(), static_cast<std::size_t>(policy.keep_last));
+  const auto newest = newest_whole(files);
+  const auto lowest = policy.keep_best ? best(files) : std::nullopt;
+  for (const fs::path& file : std::span(files).first(files.size() - last)) {
+    const std::int64_t step = *step_of(file.filename().string(), kEnd);
+    if (policy.keep_every > 0 && step % policy.keep_every == 0) continue;
+    if (file == newest || file == lowest) continue;
+    remove_file(file);
+    known_.erase(file);
+  }
 }
 
 fs::path CheckpointFolder::set_aside(const fs::path& file) {

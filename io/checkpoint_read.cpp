@@ -1,3 +1,4 @@
+#include <fcntl.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -5,6 +6,8 @@
 
 #include "io/checkpoint.h"
 #include "io/checkpoint/agreement.h"
+#include "io/checkpoint/box_file.h"
+#include "io/checkpoint/disk.h"
 #include "io/checkpoint/hdf5.h"
 #include "io/checkpoint/layout.h"
 #include "io/checkpoint/structure.h"
@@ -47,16 +50,19 @@ const DescribedTensor& find_wanted(const fs::path& file, const Structure& struct
   return *stored;
 }
 
-void fill(hid_t file, const DescribedTensor& stored, const CheckpointTensor<float>& wanted) {
-  if (wanted.boxes.empty()) return;
-  const Handle dataset = hdf5::open_dataset(file, stored.layout.path);
-  for (const auto& box : wanted.boxes) {
+void fill(const checkpoint::Descriptor& file, const DescribedTensor& stored,
+          const CheckpointTensor<float>& wanted) {
+  for (const auto& box : wanted.boxes)
     check(static_cast<std::int64_t>(box.values.size()) ==
               stored.layout.box_size(box.outer_part, box.split_part),
           fmt::format("box ({}, {}) of {} has {} elements", box.outer_part, box.split_part,
                       stored.layout.path, box.values.size()));
-    read_checked_box(dataset, stored, box.outer_part, box.split_part, box.values);
+  try {
+    checkpoint::read_boxes(file, stored.place, wanted);
+  } catch (const std::runtime_error& error) {
+    throw checkpoint::Damage(fmt::format("{}: {}", stored.layout.path, error.what()));
   }
+  for (const auto& box : wanted.boxes) check_box(stored, box.outer_part, box.split_part, box.values);
 }
 
 TensorSummary summarize(hid_t file, const DescribedTensor& tensor) {
@@ -96,7 +102,8 @@ CheckpointRecord read_record(const fs::path& file) {
 void read_checkpoint(const fs::path& file, const std::vector<CheckpointTensor<float>>& tensors,
                      Communicator& world) {
   checkpoint::agree(world, [&] {
-    checkpoint::with_checkpoint(file, [&](hid_t open, const Structure& structure) {
+    checkpoint::with_checkpoint(file, [&](hid_t, const Structure& structure) {
+      const checkpoint::Descriptor open(file, O_RDONLY);
       for (const auto& tensor : tensors) fill(open, find_wanted(file, structure, tensor.layout), tensor);
     });
   });

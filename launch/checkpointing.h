@@ -23,9 +23,35 @@ struct RunTensors {
   CarriedState* state = nullptr;
 };
 
-/// Collective. Throws CheckpointWriteError on every rank alike.
+class RunStaging;
+
+/// A save of a run that goes on beside training.
+struct RunSave {
+  CheckpointSave save;
+  double stall_seconds = 0;  ///< that training waited for the copy, on this rank
+};
+
+/// Host memory for what this rank writes of a run, kept from save to save: taking it anew costs more than the
+/// copy. Everything named here must outlive it.
+class RunSnapshot {
+ public:
+  RunSnapshot(RunTensors run, Backend& backend, ProcessGrid& grid);
+  ~RunSnapshot();
+
+  /// Copies the run as it is now and begins to save it. The snapshot must outlive the save and serves one at
+  /// a time. By all ranks alike, but they do not wait for each other.
+  RunSave begin_save(const std::filesystem::path& file, const CheckpointRecord& record,
+                     CheckpointIo io = CheckpointIo::posix);
+
+ private:
+  std::unique_ptr<RunStaging> staging_;
+  Communicator& world_;
+};
+
+/// Saves a run while it waits, in memory taken for this. Collective. Throws CheckpointWriteError on every
+/// rank alike.
 CheckpointCost save_run(const std::filesystem::path& file, const CheckpointRecord& record, RunTensors tensors,
-                        Backend& backend, ProcessGrid& grid);
+                        Backend& backend, ProcessGrid& grid, CheckpointIo io = CheckpointIo::posix);
 /// Collective. Throws DamagedCheckpoint or UserError on every rank alike.
 void load_run(const std::filesystem::path& file, RunTensors tensors, Backend& backend, ProcessGrid& grid);
 

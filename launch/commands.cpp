@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 
+#include "launch/commands/benchmark.h"
 #include "launch/commands/checkpoint.h"
 #include "launch/commands/evaluate.h"
 #include "launch/commands/generate.h"
@@ -39,7 +40,12 @@ class Program {
   void add_info();
   /// A command whose flags are those of `Settings`, and which is `body`.
   template <class Settings>
-  void add(const char* name, const char* help, void (*body)(const Settings&, Communicator&));
+  void add(const char* name, const char* help, void (*body)(const Settings&, Communicator&)) {
+    add(app_, name, help, body);
+  }
+  template <class Settings>
+  void add(CLI::App& parent, const char* name, const char* help,
+           void (*body)(const Settings&, Communicator&));
 
   CLI::App app_{
       "Trains layer-normalized recurrent networks over many processes, with the same bits on every grid.",
@@ -58,6 +64,8 @@ Program::Program() {
   add<EvaluateSettings>("evaluate", "how well a trained model predicts a text", &evaluate);
   add<GenerateSettings>("generate", "text from a trained model", &generate);
   add_checkpoint();
+  add<CheckpointBenchmarkSettings>(add_command(app_, "benchmark", "measure this machine"), "checkpoint",
+                                   "rates of writing and reading checkpoints", &benchmark_checkpoint);
   add_info();
 }
 
@@ -68,8 +76,9 @@ CLI::App& Program::add_command(CLI::App& parent, const char* name, const char* h
 }
 
 template <class Settings>
-void Program::add(const char* name, const char* help, void (*body)(const Settings&, Communicator&)) {
-  CLI::App& command = add_command(app_, name, help);
+void Program::add(CLI::App& parent, const char* name, const char* help,
+                  void (*body)(const Settings&, Communicator&)) {
+  CLI::App& command = add_command(parent, name, help);
   const auto settings = std::make_shared<Settings>();
   const auto flags = std::make_shared<Flags>(command);
   flags->add("Settings", settings_of(*settings));

@@ -129,9 +129,11 @@ void Progress::validation(std::int64_t step, double loss, std::int64_t predictio
                     bits_per_character(loss), counted(predictions, "prediction")));
 }
 
-void Progress::checkpoint_written(const std::string& file, double seconds, std::int64_t bytes) const {
+void Progress::checkpoint_written(const std::string& file, double seconds, double stall_seconds,
+                                  std::int64_t bytes) const {
   if (shown_)
-    say(fmt::format("checkpoint {}, {} in {:.2f} s", file, bytes_text(static_cast<double>(bytes)), seconds));
+    say(fmt::format("checkpoint {}, {} in {:.2f} s, training waited {:.1f} ms", file,
+                    bytes_text(static_cast<double>(bytes)), seconds, 1e3 * stall_seconds));
 }
 
 void Progress::note(const std::string& line) const {

@@ -44,7 +44,9 @@ class Progress {
   void summary(const RunSummary& summary) const;
   void status(const Status& status) const;
   void validation(std::int64_t step, double loss, std::int64_t predictions) const;
-  void checkpoint_written(const std::string& file, double seconds, std::int64_t bytes) const;
+  /// `stall_seconds`: of those `seconds`, how long training waited.
+  void checkpoint_written(const std::string& file, double seconds, double stall_seconds,
+                          std::int64_t bytes) const;
   /// A plain line, e.g. where a run resumed from.
   void note(const std::string& line) const;
   /// To stderr: something went wrong that training survives.

@@ -2,11 +2,20 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
+
 #include "launch/agreement.h"
+#include "launch/replicas.h"
 #include "runtime/error.h"
 
 namespace lamina {
 namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 /// A run that begins anew removes what an earlier one left in the folder.
 void remove_checkpoints(const CheckpointFolder& folder) {
@@ -30,36 +39,66 @@ void RunSaver::begin_folder(const CheckpointRecord& record) {
     remove_checkpoints(*folder_);
     return std::string();
   });
+  begin(record);
   try {
-    write(record);
+    pending_->run.save.finish();
   } catch (const CheckpointWriteError& error) {
+    pending_.reset();
     throw UserError(
         fmt::format("{}; nothing was trained: give a --checkpoint folder with room for the first checkpoint",
                     error.what()));
   }
+  complete();
 }
 
 void RunSaver::save(const CheckpointRecord& record) {
-  try {
-    write(record);
-    failures_ = 0;
-  } catch (const CheckpointWriteError& error) {
-    count_failure(error);
-  }
+  const Clock::time_point start = Clock::now();
+  finish();  // the snapshot serves one at a time
+  begin(record);
+  pending_->stall_seconds = seconds_since(start);
+  if (settings_.checkpoint_mode == "sync") finish();
 }
 
-/// Throws CheckpointWriteError on every rank alike.
-void RunSaver::write(const CheckpointRecord& record) {
+void RunSaver::begin(const CheckpointRecord& record) {
+  require_equal_replicas(run_.model.parameters(), *run_.optimizer, record.step, backend_, grid_);
   const std::filesystem::path file = folder_->file_of(record.step);
-  const CheckpointCost cost = save_run(file, record, run_, backend_, grid_);
-  saved_step_ = record.step;
-  progress_.checkpoint_written(file.string(), cost.seconds, cost.bytes);
-  if (!grid_.is_root()) return;
+  const CheckpointIo io = settings_.checkpoint_io == "mpi-io" ? CheckpointIo::mpi_io : CheckpointIo::posix;
+  if (!snapshot_) snapshot_.emplace(run_, backend_, grid_);
+  pending_.emplace(Pending{snapshot_->begin_save(file, record, io), file, record.step, 0});
+  pending_->run.save.then([folder = &*folder_, settings = settings_] {
+    folder->prune({settings.keep, settings.keep_every, settings.keep_best});
+  });
+}
+
+void RunSaver::advance() {
+  go_on([](CheckpointSave& save) { save.advance(); });
+}
+
+void RunSaver::finish() {
+  go_on([](CheckpointSave& save) { save.finish(); });
+}
+
+void RunSaver::go_on(const std::function<void(CheckpointSave&)>& how) {
+  if (!pending_) return;
+  const Clock::time_point start = Clock::now();
   try {
-    folder_->prune(settings_.keep);
-  } catch (const UserError& error) {
-    progress_.warning(fmt::format("{}; it stays", error.what()));
+    how(pending_->run.save);
+  } catch (const CheckpointWriteError& error) {
+    pending_.reset();
+    return count_failure(error);
   }
+  pending_->stall_seconds += seconds_since(start);
+  if (pending_->run.save.is_complete()) complete();
+}
+
+void RunSaver::complete() {
+  const CheckpointSave& save = pending_->run.save;
+  progress_.checkpoint_written(pending_->file.string(), save.cost().seconds, pending_->stall_seconds,
+                               save.cost().bytes);
+  if (!save.warning().empty()) progress_.warning(fmt::format("{}; it stays", save.warning()));
+  saved_step_ = pending_->step;
+  failures_ = 0;
+  pending_.reset();
 }
 
 void RunSaver::count_failure(const CheckpointWriteError& error) {

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
+#include <functional>
 #include <optional>
 
 #include "io/checkpoint.h"
@@ -25,16 +27,16 @@ class RunSaver {
   /// A folder without what an earlier run left, with a checkpoint of `record`. Collective; UserError when it
   /// cannot be written.
   void begin_folder(const CheckpointRecord& record);
-  /// A checkpoint. Collective. Training survives its failure, with a warning, until too many in a row have
-  /// failed: then UserError.
+  /// Begins a checkpoint, after an earlier one is complete; with --checkpoint-mode sync it waits for this one
+  /// too. Training survives a failure, with a warning, until too many in a row have failed: then UserError.
+  /// Collective.
   void save(const CheckpointRecord& record);
-  /// This rank's part of the present stage of a checkpoint is done. Local.
-  bool is_idle() const { return true; }
-  /// Brings the checkpoint on its way one stage further; nothing to do where there is none. Collective, when
-  /// all ranks are idle.
-  void advance() {}
+  /// This rank has done its part of the present stage of a checkpoint. Local.
+  bool is_idle() const { return !pending_ || pending_->run.save.is_idle(); }
+  /// Brings the checkpoint on its way a stage further, where there is one. Collective.
+  void advance();
   /// Waits until no checkpoint is on its way. Collective.
-  void finish() {}
+  void finish();
 
   /// The run is as in the checkpoint of `step`, which was just read.
   void loaded(std::int64_t step) { saved_step_ = step; }
@@ -42,7 +44,16 @@ class RunSaver {
   std::int64_t saved_step() const { return saved_step_; }
 
  private:
-  void write(const CheckpointRecord& record);
+  struct Pending {
+    RunSave run;
+    std::filesystem::path file;
+    std::int64_t step;
+    double stall_seconds;  ///< that training has waited for it
+  };
+
+  void begin(const CheckpointRecord& record);
+  void go_on(const std::function<void(CheckpointSave&)>& how);
+  void complete();
   void count_failure(const CheckpointWriteError& error);
 
   std::optional<CheckpointFolder> folder_;
@@ -51,6 +62,8 @@ class RunSaver {
   RunTensors run_;
   Backend& backend_;
   ProcessGrid& grid_;
+  std::optional<RunSnapshot> snapshot_;  ///< from the first save on
+  std::optional<Pending> pending_;
   std::int64_t saved_step_ = -1;
   int failures_ = 0;  ///< in a row
 };

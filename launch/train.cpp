@@ -24,6 +24,7 @@ std::optional<CheckpointFolder> open_folder(const CheckpointSettings& settings, 
     folder.prepare();
     return std::string();
   });
+  if (settings.checkpoint_io == "mpi-io") probe_parallel_io(folder.path(), world);
   return folder;
 }
 

@@ -170,6 +170,7 @@ void Training::update() {
   optimizer_.update(step_, learning_rate_, clip_scale(gradient_norm_, configuration_.optimizer.clip_norm),
                     model_.parameters());
   model_.parameters_changed();
+  validation_loss_.reset();
   skipped_in_a_row_ = 0;
   interval_.loss += loss_;
   ++interval_.updates;
@@ -249,6 +250,7 @@ void Training::validate() {
   const double communication = communication_seconds();
   const EvaluationResult result =
       evaluate_text(model_, *validation_lanes_, *backend_, grid_, configuration_.run.time_steps);
+  validation_loss_ = result.loss;
   progress_.validation(step_, result.loss, result.predictions);
   if (metrics_)
     metrics_->write(
@@ -266,6 +268,7 @@ CheckpointRecord Training::record() const {
           .batch = configuration_.run.batch,
           .epoch = step_ / chunks,
           .chunk = step_ % chunks,
+          .validation_loss = validation_loss_,
           .configuration = to_toml(configuration_),
           .vocabulary = corpus_.vocabulary.characters(),
           .build = build_record()};
@@ -274,7 +277,6 @@ CheckpointRecord Training::record() const {
 void Training::save() {
   if (!saver_.has_folder()) return;
   const Clock::time_point start = Clock::now();
-  require_equal_replicas();
   saver_.save(record());
   interval_.start += Clock::now() - start;
 }

@@ -71,6 +71,7 @@ class Training {
 
   std::int64_t step_ = 0;
   double loss_ = 0, gradient_norm_ = 0, learning_rate_ = 0;
+  std::optional<double> validation_loss_;  ///< of the present parameters
   StepAgreement agreement_;
   int skipped_in_a_row_ = 0;
   std::int64_t rolled_back_at_ = 0;  ///< the step that was not finite when the run last went back

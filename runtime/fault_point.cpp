@@ -104,13 +104,18 @@ int own_rank() {
   return 0;
 }
 
-/// What the environment of this process orders. The counts of passages are the one thing here that changes.
+/// What the environment of this process orders, until order_faults() puts other faults in their place.
 std::list<Fault>& faults() {
   static std::list<Fault> all = [] {
     const char* text = std::getenv("LAMINA_FAULTS");
     return read_faults(text == nullptr ? "" : text);
   }();
   return all;
+}
+
+std::atomic<bool>& any_faults() {
+  static std::atomic<bool> any = !faults().empty();
+  return any;
 }
 
 bool has_not_happened(const Fault& fault) {
@@ -160,13 +165,17 @@ std::optional<Action> pass(FaultPoint point) {
 }
 
 std::optional<Action> pass_if_any(FaultPoint point) {
-  static const bool any = faults_are_set();
-  return any ? pass(point) : std::nullopt;
+  return any_faults().load(std::memory_order_relaxed) ? pass(point) : std::nullopt;
 }
 
 }  // namespace
 
-bool faults_are_set() { return !faults().empty(); }
+bool faults_are_set() { return any_faults(); }
+
+void order_faults(const std::string& text) {
+  faults() = read_faults(text);
+  any_faults() = !faults().empty();
+}
 
 void fault_point(FaultPoint point) { static_cast<void>(pass_if_any(point)); }
 

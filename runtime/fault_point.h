@@ -8,7 +8,7 @@
 //            times=N   so many passages fail (default 1; 0: all from then on)
 //            once=FILE the fault happens only where FILE can be created, so not again after a restart
 //
-// Without the variable a passage costs one test of a constant.
+// Without the variable a passage costs one test of a flag.
 #pragma once
 
 #include <cstdint>
@@ -33,6 +33,9 @@ enum class FaultPoint : std::uint8_t {
 
 /// Whether LAMINA_FAULTS lists any. Throws UserError, naming what is wrong, where it cannot be read.
 bool faults_are_set();
+/// Puts the faults of `text`, in the same words, in the place of what was ordered: for tests that try one
+/// after another. While no thread passes a point.
+void order_faults(const std::string& text);
 
 /// Does what is ordered here: kill, stop, crash or hang.
 void fault_point(FaultPoint point);

@@ -1,5 +1,7 @@
 #include "io/checkpoint/digest.h"
 
+#include <bit>
+#include <limits>
 #include <string>
 
 namespace lamina::checkpoint {
@@ -21,6 +23,10 @@ class Description {
   std::string bytes_;
 };
 
+double stored_loss(const std::optional<double>& loss) {
+  return loss.value_or(std::numeric_limits<double>::quiet_NaN());
+}
+
 void describe(const CheckpointRecord& record, Description& out) {
   out.number(kFormatVersion);
   out.number(record.step);
@@ -28,6 +34,7 @@ void describe(const CheckpointRecord& record, Description& out) {
   for (const std::int64_t value : {std::int64_t{record.lane_groups}, std::int64_t{record.unit_blocks},
                                    std::int64_t{record.batch}, record.epoch, record.chunk})
     out.number(value);
+  out.number(std::bit_cast<std::uint64_t>(stored_loss(record.validation_loss)));
   out.text(record.configuration);
   out.text(record.build);
   out.number(static_cast<std::uint64_t>(record.vocabulary.size()));

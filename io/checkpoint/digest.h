@@ -9,7 +9,7 @@
 
 namespace lamina::checkpoint {
 
-constexpr std::int64_t kFormatVersion = 1;
+constexpr std::int64_t kFormatVersion = 2;
 
 using lamina::Digest;
 using lamina::digest_of;
@@ -21,6 +21,7 @@ Digest digest_of(const std::vector<Digest>& digests);
 struct DescribedTensor {
   TensorLayout layout;
   std::vector<Digest> digests;  ///< [outer_parts * split_parts]
+  std::int64_t place = 0;       ///< of its numbers in the file, in bytes; no digest covers it
 };
 
 /// Over the whole record and `tensors`, which are in ascending order of path.

@@ -1,4 +1,5 @@
-// Plain files, with the system's reason in every error (std::runtime_error).
+// Files of checkpoints by the system's calls, with the system's reason in every error (std::runtime_error).
+// All of them pass the fault points file_open, file_write, file_sync and file_rename.
 #pragma once
 
 #include <cstdint>
@@ -27,6 +28,8 @@ class Descriptor {
 
 /// All of `bytes` at byte `place`.
 void write_at(const Descriptor& file, std::int64_t place, std::span<const std::byte> bytes);
+/// Fills `bytes` from byte `place`; throws where the file ends before.
+void read_at(const Descriptor& file, std::int64_t place, std::span<std::byte> bytes);
 /// "; 1.5 MB are free on its disk", or nothing where that is unknown.
 std::string free_space_note(const std::filesystem::path& file_or_folder);
 
@@ -34,7 +37,12 @@ std::string free_space_note(const std::filesystem::path& file_or_folder);
 /// much is free.
 void reserve(const Descriptor& file, std::int64_t size, const std::filesystem::path& path);
 void resize(const Descriptor& file, std::int64_t size);
+/// Asks the disk to begin with these bytes, without waiting for it.
+void begin_writeback(const Descriptor& file, std::int64_t place, std::int64_t size);
+/// Until the file's content is on the disk.
+void synchronize(const Descriptor& file);
 /// Until the file's content, or a folder's names, are on the disk.
 void synchronize(const std::filesystem::path& file_or_folder);
+void rename(const std::filesystem::path& from, const std::filesystem::path& to);
 
 }  // namespace lamina::checkpoint

@@ -24,6 +24,7 @@ void visit_attributes(Record& record, const Visitor& visitor) {
   visitor("batch", record.batch);
   visitor("epoch", record.epoch);
   visitor("chunk", record.chunk);
+  visitor("validation_loss", record.validation_loss);
   visitor("configuration", record.configuration);
   visitor("build", record.build);
 }

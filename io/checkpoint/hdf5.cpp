@@ -53,6 +53,15 @@ Error::Error(const std::string& attempt, const std::string& message)
 
 Section::Section() : lock_(library_mutex()) { H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr); }
 
+void begin() {
+  static const bool done = [] {
+    const Section section;
+    require(H5open(), "HDF5 does not begin");
+    return true;
+  }();
+  static_cast<void>(done);
+}
+
 Handle::Handle(hid_t id, Close how_to_close, const std::string& attempt)
     : id_(require(id, attempt)), close_(how_to_close) {}
 

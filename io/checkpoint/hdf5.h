@@ -32,6 +32,9 @@ class Section {
   std::unique_lock<std::mutex> lock_;
 };
 
+/// Begins the library. It speaks to MPI then, so the thread that does so must come first.
+void begin();
+
 /// Throws Error when an HDF5 call reports failure by a negative result.
 template <class Result>
 Result require(Result result, const std::string& attempt) {

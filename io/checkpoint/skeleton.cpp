@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 
+#include <limits>
+#include <optional>
 #include <set>
 
 #include "io/checkpoint/disk.h"
@@ -58,6 +60,13 @@ void write_attribute(hid_t object, const std::string& name, int value) {
   write_attribute(object, name, std::int64_t{value});
 }
 
+/// NaN where there is none.
+void write_attribute(hid_t object, const std::string& name, const std::optional<double>& value) {
+  const Handle scalar(H5Screate(H5S_SCALAR), H5Sclose, "dataspace");
+  const double stored = value.value_or(std::numeric_limits<double>::quiet_NaN());
+  write_attribute(object, name, H5T_IEEE_F64LE, scalar, &stored);
+}
+
 /// Of fixed length, padded with zeros: variable-length strings lie in a part of the file without checksums.
 void write_attribute(hid_t object, const std::string& name, const std::string& value) {
   const Handle type(H5Tcopy(H5T_C_S1), H5Tclose, "string type");
@@ -111,9 +120,16 @@ void write_record(hid_t file, const CheckpointRecord& record, const Digest& root
     write_dataset(file, kVocabulary, H5T_STD_U32LE, {record.vocabulary.size()}, record.vocabulary.data());
 }
 
-void create_tensor(hid_t file, const DescribedTensor& tensor) {
+std::int64_t place_of(hid_t dataset, const std::string& path) {
+  const haddr_t place = H5Dget_offset(dataset);
+  check(place != HADDR_UNDEF, path + " has no place in its file");
+  return static_cast<std::int64_t>(place);
+}
+
+void create_tensor(hid_t file, DescribedTensor& tensor) {
   const TensorLayout& layout = tensor.layout;
-  create_dataset(file, layout.path, H5T_IEEE_F32LE, Sizes(layout.shape.begin(), layout.shape.end()));
+  const Sizes shape(layout.shape.begin(), layout.shape.end());
+  tensor.place = place_of(create_dataset(file, layout.path, H5T_IEEE_F32LE, shape), layout.path);
 
   const Sizes boxes = {static_cast<hsize_t>(layout.outer_parts), static_cast<hsize_t>(layout.split_parts),
                        sizeof(Digest)};
@@ -123,12 +139,12 @@ void create_tensor(hid_t file, const DescribedTensor& tensor) {
   write_attribute(dataset, kView, H5T_STD_I64LE, simple_space({3}), view);
 }
 
-void build(MemoryFile& memory, const CheckpointRecord& record, const std::vector<DescribedTensor>& tensors) {
+void build(MemoryFile& memory, const CheckpointRecord& record, std::vector<DescribedTensor>& tensors) {
   const hdf5::Section section;
   Handle file = create_file(memory);
   write_record(file, record, root_digest(record, tensors));
   create_groups(file, tensors);
-  for (const DescribedTensor& tensor : tensors) create_tensor(file, tensor);
+  for (DescribedTensor& tensor : tensors) create_tensor(file, tensor);
   hdf5::finish(file);
 }
 
@@ -144,7 +160,7 @@ std::int64_t file_size_bound(const CheckpointRecord& record, const std::vector<D
 }
 
 void create_skeleton(const std::filesystem::path& partial, const CheckpointRecord& record,
-                     const std::vector<DescribedTensor>& tensors) {
+                     std::vector<DescribedTensor>& tensors) {
   std::filesystem::remove(partial);  // of an interrupted run
   Descriptor disk(partial, O_RDWR | O_CREAT | O_EXCL);
   const std::int64_t bound = file_size_bound(record, tensors);

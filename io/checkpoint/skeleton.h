@@ -12,8 +12,9 @@ std::int64_t file_size_bound(const CheckpointRecord& record, const std::vector<D
 
 /// Makes `partial` on this rank alone. HDF5 builds it in memory and the disk sees plain writes, because HDF5
 /// 1.10 cannot recover when the disk refuses a write (a file that fails to close crashes the process later).
-/// `tensors` are in ascending order of path. Throws std::runtime_error with the system's reason.
+/// `tensors` are in ascending order of path; each gets its place. Throws std::runtime_error with the system's
+/// reason.
 void create_skeleton(const std::filesystem::path& partial, const CheckpointRecord& record,
-                     const std::vector<DescribedTensor>& tensors);
+                     std::vector<DescribedTensor>& tensors);
 
 }  // namespace lamina::checkpoint

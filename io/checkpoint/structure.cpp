@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <fstream>
 #include <limits>
 #include <map>
@@ -65,6 +66,12 @@ void read_attribute(hid_t object, const std::string& name, int& value) {
   demand(wide >= 0 && wide <= std::numeric_limits<int>::max(),
          fmt::format("the attribute {} is {}", name, wide));
   value = static_cast<int>(wide);
+}
+
+void read_attribute(hid_t object, const std::string& name, std::optional<double>& value) {
+  double stored = 0;
+  read_numbers(object, name, H5T_IEEE_F64LE, 1, &stored);
+  value = std::isnan(stored) ? std::nullopt : std::optional(stored);
 }
 
 void read_attribute(hid_t object, const std::string& name, std::string& value) {
@@ -160,8 +167,8 @@ Handle open_plain_dataset(hid_t file, const std::string& path, hid_t type) {
   return dataset;
 }
 
-/// Only now may memory of that shape be allocated: the file really has the bytes.
-void demand_bytes(hid_t file, hid_t dataset, const std::string& path, std::int64_t size) {
+/// Where its bytes begin. Only now may memory of that shape be allocated: the file really has the bytes.
+std::int64_t demand_bytes(hid_t file, hid_t dataset, const std::string& path, std::int64_t size) {
   hsize_t file_size = 0;
   require(H5Fget_filesize(file, &file_size), "no file size");
   const auto bytes = static_cast<hsize_t>(size) * H5Tget_size(Handle(H5Dget_type(dataset), H5Tclose, path));
@@ -169,6 +176,7 @@ void demand_bytes(hid_t file, hid_t dataset, const std::string& path, std::int64
   demand(H5Dget_storage_size(dataset) == bytes && place != HADDR_UNDEF && bytes <= file_size &&
              place <= file_size - bytes,
          path + " does not lie in the file as its shape says");
+  return static_cast<std::int64_t>(place);
 }
 
 std::vector<char32_t> read_vocabulary(hid_t file) {
@@ -211,7 +219,7 @@ DescribedTensor describe_tensor(hid_t file, const std::string& path) {
   const Handle dataset = open_plain_dataset(file, path, H5T_IEEE_F32LE);
   tensor.layout.shape = shape_of(dataset, path);
   read_digests(file, tensor);
-  demand_bytes(file, dataset, path, elements(tensor.layout.shape));
+  tensor.place = demand_bytes(file, dataset, path, elements(tensor.layout.shape));
   return tensor;
 }
 
@@ -307,12 +315,16 @@ void with_checkpoint(const fs::path& file, const std::function<void(hid_t, const
   }
 }
 
+void check_box(const DescribedTensor& tensor, int outer_part, int split_part, std::span<const float> values) {
+  const auto box = static_cast<std::size_t>(box_index(tensor.layout, outer_part, split_part));
+  demand(digest_of(values) == tensor.digests[box],
+         fmt::format("{} does not match its digest", tensor.layout.path));
+}
+
 void read_checked_box(hid_t dataset, const DescribedTensor& tensor, int outer_part, int split_part,
                       std::span<float> values) {
   read_box(dataset, tensor.layout, outer_part, split_part, values);
-  const int box = box_index(tensor.layout, outer_part, split_part);
-  demand(digest_of(values) == tensor.digests[static_cast<std::size_t>(box)],
-         fmt::format("{} does not match its digest", tensor.layout.path));
+  check_box(tensor, outer_part, split_part, values);
 }
 
 }  // namespace lamina::checkpoint

@@ -31,7 +31,9 @@ class Damage : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// Reads a box and compares it with its digest. Throws Damage naming the tensor.
+/// Compares a box that was read with its digest. Throws Damage naming the tensor.
+void check_box(const DescribedTensor& tensor, int outer_part, int split_part, std::span<const float> values);
+/// Reads a box and compares it.
 void read_checked_box(hid_t dataset, const DescribedTensor& tensor, int outer_part, int split_part,
                       std::span<float> values);
 

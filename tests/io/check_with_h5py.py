@@ -69,7 +69,9 @@ with h5py.File(path, "r") as file:
     assert len(attributes.pop("root_digest")) == 32
     assert attributes.pop("configuration").decode() == 'hidden = 8\ndata = "na\u00efve.txt"\n'
     assert attributes.pop("build").decode() == "lamina 0.1.0"
-    assert attributes == {"format_version": 1, "step": 1200, "seed": 0xFEDCBA9876543210, "lane_groups": LANE_GROUPS,
+    loss = attributes.pop("validation_loss")
+    assert loss == 1.25 and loss.dtype.str == "<f8"
+    assert attributes == {"format_version": 2, "step": 1200, "seed": 0xFEDCBA9876543210, "lane_groups": LANE_GROUPS,
                           "unit_blocks": UNIT_BLOCKS, "batch": B, "epoch": 3, "chunk": 17}
 
     # Numbers follow from their place: tensor * 4096 + index + 0.25, the first three tensors in this order.

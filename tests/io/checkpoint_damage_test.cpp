@@ -288,9 +288,9 @@ const std::vector<Foreign> kForeign = {
        const char* text = "hidden = 8\n";
        put_attribute(f, "configuration", type, &text);
      }},
-    {"AnotherVersion", "has checkpoint format 2 and this program reads format 1",
+    {"AnotherVersion", "has checkpoint format 1 and this program reads format 2",
      [](hid_t f) {
-       const std::int64_t version = 2;
+       const std::int64_t version = 1;
        put_attribute(f, "format_version", H5T_STD_I64LE, &version);
      }},
     {"NotOurs", "not a Lamina checkpoint", [](hid_t f) { H5Adelete(f, "format_version"); }},
@@ -309,7 +309,7 @@ INSTANTIATE_TEST_SUITE_P(Checkpoint, ForeignFile, ::testing::ValuesIn(kForeign),
 
 TEST_F(DamagedFile, AnotherVersionOrProgramIsTheUsersError) {
   change(file_, [](hid_t f) {
-    const std::int64_t version = 2;
+    const std::int64_t version = 1;
     put_attribute(f, "format_version", H5T_STD_I64LE, &version);
   });
   EXPECT_THROW(read_record(file_), UserError);

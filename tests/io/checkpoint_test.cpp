@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <limits>
+#include <optional>
 
 #include "runtime/error.h"
 #include "tests/io/sample_checkpoint.h"
@@ -27,6 +29,7 @@ void expect_sample_record(const CheckpointRecord& record) {
   EXPECT_EQ(record.batch, expected.batch);
   EXPECT_EQ(record.epoch, expected.epoch);
   EXPECT_EQ(record.chunk, expected.chunk);
+  EXPECT_EQ(record.validation_loss, expected.validation_loss);
   EXPECT_EQ(record.configuration, expected.configuration);
   EXPECT_EQ(record.vocabulary, expected.vocabulary);
   EXPECT_EQ(record.build, expected.build);
@@ -97,6 +100,7 @@ TEST(Checkpoint, TakesAnEmptyRecord) {
 
   const CheckpointRecord back = read_record(folder / "a.h5");
   EXPECT_EQ(back.configuration, "");
+  EXPECT_EQ(back.validation_loss, std::nullopt);
   EXPECT_THAT(back.vocabulary, IsEmpty());
 }
 
@@ -144,11 +148,18 @@ TEST(Checkpoint, RootDigestCoversTheRecordAndEveryNumber) {
   EXPECT_EQ(roots[0], roots[1]);
   roots.pop_back();
   const std::vector<std::function<void(CheckpointRecord&)>> changes = {
-      [](auto& r) { ++r.step; },           [](auto& r) { ++r.seed; },
-      [](auto& r) { r.lane_groups *= 2; }, [](auto& r) { r.unit_blocks *= 2; },
-      [](auto& r) { r.batch *= 2; },       [](auto& r) { ++r.epoch; },
-      [](auto& r) { ++r.chunk; },          [](auto& r) { r.configuration += " "; },
-      [](auto& r) { r.build += " "; },     [](auto& r) { r.vocabulary.push_back(0x1F601); }};
+      [](auto& r) { ++r.step; },
+      [](auto& r) { ++r.seed; },
+      [](auto& r) { r.lane_groups *= 2; },
+      [](auto& r) { r.unit_blocks *= 2; },
+      [](auto& r) { r.batch *= 2; },
+      [](auto& r) { ++r.epoch; },
+      [](auto& r) { ++r.chunk; },
+      [](auto& r) { r.configuration += " "; },
+      [](auto& r) { r.validation_loss = 1.5; },
+      [](auto& r) { r.validation_loss.reset(); },
+      [](auto& r) { r.build += " "; },
+      [](auto& r) { r.vocabulary.push_back(0x1F601); }};
   for (const auto& change : changes) {
     CheckpointRecord record = plain;
     change(record);
@@ -238,19 +249,87 @@ TEST(CheckpointFolder, ListsCheckpointsByStep) {
   EXPECT_THAT(CheckpointFolder(folder / "none").list(), IsEmpty());
 }
 
-TEST(CheckpointFolder, PrunesTheOldest) {
-  const TemporaryFolder folder;
-  const CheckpointFolder checkpoints(folder.path());
-  for (const int step : {0, 10, 20, 30}) std::ofstream(checkpoints.file_of(step)).flush();
-  std::ofstream(folder / "step-00000005.h5.damaged").flush();
+/// A folder of whole checkpoints, with the steps and validation losses given.
+class Retention : public ::testing::Test {
+ protected:
+  void write(std::int64_t step, std::optional<double> loss = std::nullopt) {
+    CheckpointRecord record;
+    record.step = step;
+    record.validation_loss = loss;
+    write_sample(folder().file_of(step), record);
+  }
+  void damage(std::int64_t step) const { fs::resize_file(folder().file_of(step), 3000); }
+  CheckpointFolder folder() const { return CheckpointFolder(temporary_.path()); }
+  std::vector<std::int64_t> steps() const {
+    std::vector<std::int64_t> all;
+    for (const fs::path& file : folder().list()) all.push_back(std::stoll(file.stem().string().substr(5)));
+    return all;
+  }
 
-  checkpoints.prune(0);
-  EXPECT_EQ(checkpoints.list().size(), 4u);
-  checkpoints.prune(2);
-  EXPECT_THAT(checkpoints.list(), ElementsAre(checkpoints.file_of(20), checkpoints.file_of(30)));
-  checkpoints.prune(7);
-  EXPECT_EQ(checkpoints.list().size(), 2u);
-  EXPECT_TRUE(fs::exists(folder / "step-00000005.h5.damaged"));
+  const TemporaryFolder temporary_;
+};
+
+TEST_F(Retention, KeepsTheNewest) {
+  for (const int step : {0, 10, 20, 30}) write(step);
+  std::ofstream(temporary_ / "step-00000005.h5.damaged").flush();
+
+  folder().prune({.keep_last = 0});
+  EXPECT_EQ(steps().size(), 4u);
+  folder().prune({.keep_last = 2});
+  EXPECT_THAT(steps(), ElementsAre(20, 30));
+  folder().prune({.keep_last = 7});
+  EXPECT_EQ(steps().size(), 2u);
+  EXPECT_TRUE(fs::exists(temporary_ / "step-00000005.h5.damaged"));
+}
+
+TEST_F(Retention, KeepsEveryNth) {
+  for (const int step : {0, 10, 20, 30, 40, 50}) write(step);
+
+  folder().prune({.keep_last = 1, .keep_every = 20});
+
+  EXPECT_THAT(steps(), ElementsAre(0, 20, 40, 50));
+}
+
+TEST_F(Retention, KeepsTheBestAndFindsItAnewAfterAResume) {
+  write(10, 3.0);
+  write(20, 1.0);
+  write(30);
+  write(40, 2.0);
+  CheckpointFolder one = folder();
+  one.prune({.keep_last = 1, .keep_best = true});
+  EXPECT_THAT(steps(), ElementsAre(20, 40));
+
+  write(50, 1.5);
+  one.prune({.keep_last = 1, .keep_best = true});
+  EXPECT_THAT(steps(), ElementsAre(20, 50));
+
+  write(60, 1.0);  // as good, and newer
+  write(70, std::numeric_limits<double>::quiet_NaN());
+  folder().prune({.keep_last = 1, .keep_best = true});
+  EXPECT_THAT(steps(), ElementsAre(60, 70));
+
+  write(60, 9.0);  // another file of the same name
+  write(80, 8.0);
+  write(90);
+  one.prune({.keep_last = 1, .keep_best = true});
+  EXPECT_THAT(steps(), ElementsAre(80, 90));
+}
+
+TEST_F(Retention, ADamagedFileIsNeitherTheBestNorTheNewest) {
+  write(10, 2.0);
+  write(20, 3.0);
+  for (const int step : {30, 40}) {
+    write(step, 1.0);
+    damage(step);
+  }
+
+  folder().prune({.keep_last = 1, .keep_best = true});
+  EXPECT_THAT(steps(), ElementsAre(10, 20, 40));
+  folder().prune({.keep_last = 1});
+  EXPECT_THAT(steps(), ElementsAre(20, 40));
+  damage(20);
+  folder().prune({.keep_last = 1});
+  EXPECT_THAT(steps(), ElementsAre(40));
 }
 
 TEST(CheckpointFolder, RemovesOnlyPartialCheckpoints) {

@@ -49,6 +49,7 @@ inline CheckpointRecord sample_record() {
   record.batch = 8;
   record.epoch = 3;
   record.chunk = 17;
+  record.validation_loss = 1.25;
   record.configuration = "hidden = 8\ndata = \"na\xC3\xAFve.txt\"\n";
   record.vocabulary = {U'\n', U' ', U'a', U'b', U'c', U'd', U'\u00e9', U'\u20ac', U'\U0001F600'};
   record.build = "lamina 0.1.0";

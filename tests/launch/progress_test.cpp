@@ -135,14 +135,14 @@ TEST(Progress, PrintsPlainLines) {
     const Progress progress(/*shown=*/true);
     progress.status(halfway());
     progress.validation(500, std::log(2.0), 1234);
-    progress.checkpoint_written("step-1.h5", 0.5, 2500000);
+    progress.checkpoint_written("step-1.h5", 0.5, 0.0125, 2500000);
     progress.note("a note");
   });
 
   EXPECT_EQ(output, status_line(halfway()) +
                         "\n"
                         "validation at step 500: loss 0.693 nats  1.000 bpc, 1,234 predictions\n"
-                        "checkpoint step-1.h5, 2.5 MB in 0.50 s\n"
+                        "checkpoint step-1.h5, 2.5 MB in 0.50 s, training waited 12.5 ms\n"
                         "a note\n");
 }
 

@@ -51,6 +51,17 @@ TEST(FaultPoint, DoesWhatIsOrdered) {
             1001);
 }
 
+TEST(FaultPoint, OrdersTakeThePlaceOfEarlierOnes) {
+  EXPECT_EQ(ending("file_write:eio:times=0",
+                   [] {
+                     order_faults("file_write:enospc");
+                     const int first = injected_error(FaultPoint::file_write);
+                     order_faults("");
+                     return first + 100 * injected_error(FaultPoint::file_write);
+                   }),
+            1000 + ENOSPC);
+}
+
 TEST(FaultPoint, HappensToItsRankAndPlaceOnly) {
   EXPECT_EQ(ending("gradient_sync:kill:rank=1", pass_sync), 1000);
   EXPECT_EQ(ending("gradient_sync:kill:rank=2", pass_sync), SIGKILL);

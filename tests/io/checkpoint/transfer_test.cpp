@@ -16,8 +16,9 @@ using ::testing::HasSubstr;
 // has all metadata on the disk, so that only numbers can still be refused.
 TEST(Transfer, ARefusedWriteIsAnErrorAndTheFileStillCloses) {
   const TemporaryFolder folder;
-  DescribedTensor tensor{{"/parameters/x", {1000, 1000}, 1000, 1000, 1, 1, 2}, std::vector<Digest>(2)};
-  create_skeleton(folder / "a.h5", CheckpointRecord{}, {tensor});
+  std::vector<DescribedTensor> tensors = {
+      {{"/parameters/x", {1000, 1000}, 1000, 1000, 1, 1, 2}, std::vector<Digest>(2)}};
+  create_skeleton(folder / "a.h5", CheckpointRecord{}, tensors);
   const std::vector<float> values(500'000, 1.0f);
   const hdf5::Section section;
   const hdf5::Handle access = hdf5::serial_write_access();
@@ -28,7 +29,7 @@ TEST(Transfer, ARefusedWriteIsAnErrorAndTheFileStillCloses) {
     const FileSizeLimit limited(100'000);
     hdf5::Handle dataset = hdf5::open_dataset(file, "/parameters/x");
     try {
-      write_box(dataset, tensor.layout, 0, 1, values);
+      write_box(dataset, tensors[0].layout, 0, 1, values);
     } catch (const hdf5::Error& error) {
       message = error.what();
     }
@@ -40,13 +41,14 @@ TEST(Transfer, ARefusedWriteIsAnErrorAndTheFileStillCloses) {
 
 TEST(Skeleton, TakesThePlaceOfItsNumbers) {
   const TemporaryFolder folder;
-  DescribedTensor tensor{{"/parameters/x", {1000, 1000}, 1000, 1000, 1, 1, 2}, std::vector<Digest>(2)};
+  std::vector<DescribedTensor> tensors = {
+      {{"/parameters/x", {1000, 1000}, 1000, 1000, 1, 1, 2}, std::vector<Digest>(2)}};
 
-  create_skeleton(folder / "a.h5", CheckpointRecord{}, {tensor});
+  create_skeleton(folder / "a.h5", CheckpointRecord{}, tensors);
 
   const auto size = static_cast<std::int64_t>(std::filesystem::file_size(folder / "a.h5"));
   EXPECT_GT(size, 4'000'000);
-  EXPECT_LE(size, file_size_bound(CheckpointRecord{}, {tensor}));
+  EXPECT_LE(size, file_size_bound(CheckpointRecord{}, tensors));
 }
 
 TEST(Skeleton, BoundHoldsForManyTensorsAndLongTexts) {
