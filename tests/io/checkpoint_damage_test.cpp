@@ -257,7 +257,7 @@ const std::vector<Foreign> kForeign = {
        H5Lmove(f, "/parameters/lstm0/gain_x", f, kBias, H5P_DEFAULT, H5P_DEFAULT);
        H5Lmove(f, "/x", f, "/parameters/lstm0/gain_x", H5P_DEFAULT, H5P_DEFAULT);
      }},
-    {"UnexpectedDataset", "is there without digests",
+    {"UnexpectedDataset", "/extra does not lie in the file",
      [](hid_t f) {
        const Handle space(H5Screate(H5S_SCALAR), H5Sclose, "space");
        Handle(H5Dcreate2(f, "/extra", H5T_IEEE_F32LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), H5Dclose,
@@ -281,7 +281,7 @@ const std::vector<Foreign> kForeign = {
        const std::int64_t number = 1;
        put_attribute(f, "configuration", H5T_STD_I64LE, &number);
      }},
-    {"StringOfVariableLength", "attribute configuration is no string of fixed length",
+    {"StringOfVariableLength", "attribute configuration has another type",
      [](hid_t f) {
        const Handle type(H5Tcopy(H5T_C_S1), H5Tclose, "type");
        H5Tset_size(type, H5T_VARIABLE);
