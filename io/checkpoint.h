@@ -133,8 +133,13 @@ struct WholeTensor {
   std::vector<float> values;
 };
 
-/// The paths of all tensors, ascending, after the checks of read_record(). Throws as it does.
-std::vector<std::string> tensor_paths(const std::filesystem::path& file);
+struct TensorShape {
+  std::string path;
+  std::vector<std::int64_t> shape;
+};
+
+/// All tensors in ascending order of path, after the checks of read_record(). Throws as it does.
+std::vector<TensorShape> tensors_of(const std::filesystem::path& file);
 
 /// Calls visit(tensor) for every tensor of `paths`, which are in the file, on this rank alone: one at a time
 /// is in memory, every digest of it checked. Throws DamagedCheckpoint or UserError, and what `visit` throws.

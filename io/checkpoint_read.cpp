@@ -138,12 +138,13 @@ CheckpointSummary verify_checkpoint(const fs::path& file) {
   return summary;
 }
 
-std::vector<std::string> tensor_paths(const fs::path& file) {
-  std::vector<std::string> paths;
+std::vector<TensorShape> tensors_of(const fs::path& file) {
+  std::vector<TensorShape> tensors;
   checkpoint::with_checkpoint(file, [&](hid_t, const Structure& structure) {
-    for (const DescribedTensor& tensor : structure.tensors) paths.push_back(tensor.layout.path);
+    for (const DescribedTensor& tensor : structure.tensors)
+      tensors.push_back({tensor.layout.path, tensor.layout.shape});
   });
-  return paths;
+  return tensors;
 }
 
 void read_tensors(const fs::path& file, const std::vector<std::string>& paths,

@@ -180,10 +180,18 @@ std::vector<DescribedTensor> describe_tensors(hid_t file, const std::vector<std:
 
 // --- files ------------------------------------------------------------------------------------------------
 
+/// Others divide and allocate by these.
+void demand_sound(const CheckpointRecord& record) {
+  demand(record.step >= 0 && record.epoch >= 0 && record.chunk >= 0, "it counts steps below 0");
+  demand(record.lane_groups >= 1 && record.unit_blocks >= 1 && record.batch >= 1,
+         "it has no lane groups, unit blocks or lanes");
+}
+
 Structure read_structure(hid_t file, const std::vector<std::string>& datasets) {
   Structure structure;
   visit_attributes(structure.record,
                    [&](const char* name, auto& value) { read_attribute(file, name, value); });
+  demand_sound(structure.record);
   demand(std::ranges::binary_search(datasets, kVocabulary), kVocabulary + " is missing");
   structure.record.vocabulary = read_vocabulary(file);
   structure.tensors = describe_tensors(file, datasets);

@@ -119,8 +119,9 @@ bool is_named(const std::string& path, const std::string& name) {
 /// The paths that are exported. Throws UserError when there is none, or are too many for the output.
 std::vector<std::string> paths_to_export(const std::filesystem::path& file, const ExportSettings& settings,
                                          bool one) {
-  std::vector<std::string> paths = tensor_paths(file);
-  std::erase_if(paths, [&](const std::string& path) { return !is_named(path, settings.tensor); });
+  std::vector<std::string> paths;
+  for (const TensorShape& tensor : tensors_of(file))
+    if (is_named(tensor.path, settings.tensor)) paths.push_back(tensor.path);
   if (paths.empty())
     throw UserError(fmt::format("{} has no tensor and no group {}; lamina checkpoint inspect {} lists them",
                                 file.string(), settings.tensor, file.string()));

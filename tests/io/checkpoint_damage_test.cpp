@@ -307,6 +307,32 @@ TEST_P(ForeignFile, IsRefused) {
 INSTANTIATE_TEST_SUITE_P(Checkpoint, ForeignFile, ::testing::ValuesIn(kForeign),
                          [](const auto& parameter) { return parameter.param.name; });
 
+/// The writer reads back what it wrote, so that it meets what a reader refuses.
+std::string refusal_of_record(const fs::path& file, const std::function<void(CheckpointRecord&)>& change) {
+  CheckpointRecord record = sample_record();
+  change(record);
+  try {
+    write_sample(file, record);
+  } catch (const CheckpointWriteError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST_F(DamagedFile, ARecordThatOthersWouldDivideByOrPrintIsRefused) {
+  const auto refused = [&](const std::function<void(CheckpointRecord&)>& nonsense) {
+    return refusal_of_record(file_, nonsense);
+  };
+  EXPECT_THAT(refused([](auto& record) { record.unit_blocks = 0; }),
+              HasSubstr("no lane groups, unit blocks"));
+  EXPECT_THAT(refused([](auto& record) { record.lane_groups = 0; }),
+              HasSubstr("no lane groups, unit blocks"));
+  EXPECT_THAT(refused([](auto& record) { record.batch = 0; }), HasSubstr("no lane groups, unit blocks"));
+  EXPECT_THAT(refused([](auto& record) { record.step = -1; }), HasSubstr("counts steps below 0"));
+  EXPECT_THAT(refused([](auto& record) { record.configuration = "a = '\x1B[2J'\n"; }),
+              HasSubstr("configuration holds control characters"));
+}
+
 TEST_F(DamagedFile, AnotherVersionOrProgramIsTheUsersError) {
   change(file_, [](hid_t f) {
     const std::int64_t version = 2;
