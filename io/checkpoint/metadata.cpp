@@ -156,8 +156,8 @@ struct Datatype {
   std::uint64_t size = 0;
 };
 
-/// The types of a checkpoint: little-endian float32 and whole numbers as the machine has them, and strings of
-/// fixed length. None for any other.
+/// The types of a checkpoint: little-endian floating-point and whole numbers as the machine has them, and
+/// strings of fixed length. None for any other.
 std::optional<Datatype> parse_datatype(Bytes bytes) {
   constexpr std::uint8_t kVersion1 = 0x10, kVersion3 = 0x30, kString = 3;
   if (bytes.size() < 8) return std::nullopt;
@@ -174,6 +174,7 @@ std::optional<Datatype> parse_datatype(Bytes bytes) {
   using namespace std::string_view_literals;
   static constexpr Number kNumbers[] = {
       {1, 0x1F20, 4, "\x00\x00\x20\x00\x17\x08\x00\x17\x7F\x00\x00\x00"sv},  // H5T_IEEE_F32LE
+      {1, 0x3F20, 8, "\x00\x00\x40\x00\x34\x0B\x00\x34\xFF\x03\x00\x00"sv},  // H5T_IEEE_F64LE
       {0, 0x08, 8, "\x00\x00\x40\x00"sv},                                    // H5T_STD_I64LE
       {0, 0x00, 8, "\x00\x00\x40\x00"sv},                                    // H5T_STD_U64LE
       {0, 0x00, 4, "\x00\x00\x20\x00"sv},                                    // H5T_STD_U32LE

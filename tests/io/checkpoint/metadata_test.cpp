@@ -169,6 +169,14 @@ TEST_F(Metadata, OtherTypes) {
   }
 }
 
+/// Numbers of other kinds are for the reader of the record to judge.
+TEST_F(Metadata, DoublePrecisionIsAKnownType) {
+  const std::string real("\x11\x20\x3F\x00\x08\x00\x00\x00\x00\x00\x40\x00\x34\x0B\x00\x34\xFF\x03\x00\x00",
+                         20);
+  put(place_of(kFloat, place_of(kShapeOfTable)), real);
+  EXPECT_THAT(refusal(), HasSubstr("does not lie in the file as its shape says"));  // of twice the size now
+}
+
 TEST_F(Metadata, OtherMessages) {
   for (const char type : std::string("\x04\x07\x0B\x0D\x11\x12\x13\x14\x16\x18\x7F")) {
     const std::size_t fill = place_of(message(0x05, "\x03\x05"), place_of(kShapeOfTable));
