@@ -282,7 +282,7 @@ void structure(Bytes bytes) {
   std::vector<std::uint8_t> file;
   try {
     file = by_hdf5 ? changed_sample(choose) : written_nonsense(choose);
-  } catch (const std::runtime_error&) {
+  } catch (const std::exception&) {
     return;  // such a file cannot be made
   }
   checkpoint(file);
