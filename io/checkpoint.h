@@ -192,6 +192,26 @@ struct CheckpointSummary {
 /// Reads and checks every tensor of one file on this rank alone. Throws DamagedCheckpoint or UserError.
 CheckpointSummary verify_checkpoint(const std::filesystem::path& file);
 
+/// A tensor with all its numbers, row-major.
+struct WholeTensor {
+  std::string path;
+  std::vector<std::int64_t> shape;
+  std::vector<float> values;
+};
+
+struct TensorShape {
+  std::string path;
+  std::vector<std::int64_t> shape;
+};
+
+/// All tensors in ascending order of path, after the checks of read_record(). Throws as it does.
+std::vector<TensorShape> tensors_of(const std::filesystem::path& file);
+
+/// Calls visit(tensor) for every tensor of `paths`, which are in the file, on this rank alone: one at a time
+/// is in memory, every digest of it checked. Throws DamagedCheckpoint or UserError, and what `visit` throws.
+void read_tensors(const std::filesystem::path& file, const std::vector<std::string>& paths,
+                  const std::function<void(const WholeTensor& tensor)>& visit);
+
 /// "HDF5 1.10.8, parallel": for `lamina info`.
 std::string hdf5_library();
 

@@ -65,6 +65,31 @@ void fill(const checkpoint::Descriptor& file, const DescribedTensor& stored,
   for (const auto& box : wanted.boxes) check_box(stored, box.outer_part, box.split_part, box.values);
 }
 
+/// Copies a box, row by row, to its places in the whole tensor.
+void place_box(const TensorLayout& layout, const checkpoint::Region& box, std::span<const float> values,
+               std::vector<float>& whole) {
+  const std::int64_t run = box.split.count * layout.inner;
+  for (std::int64_t o = 0; o < box.outer.count; ++o)
+    std::copy_n(values.data() + o * run, run,
+                whole.data() + ((box.outer.first + o) * layout.split + box.split.first) * layout.inner);
+}
+
+WholeTensor read_whole(hid_t file, const DescribedTensor& tensor) {
+  const TensorLayout& layout = tensor.layout;
+  const Handle dataset = hdf5::open_dataset(file, layout.path);
+  WholeTensor whole{layout.path, layout.shape, {}};
+  whole.values.resize(static_cast<std::size_t>(checkpoint::elements(layout.shape)));
+  std::vector<float> values;
+  for (int outer_part = 0; outer_part < layout.outer_parts; ++outer_part)
+    for (int split_part = 0; split_part < layout.split_parts; ++split_part) {
+      const checkpoint::Region box = checkpoint::box_region(layout, outer_part, split_part);
+      values.resize(static_cast<std::size_t>(box.size()));
+      read_checked_box(dataset, tensor, outer_part, split_part, values);
+      place_box(layout, box, values, whole.values);
+    }
+  return whole;
+}
+
 TensorSummary summarize(hid_t file, const DescribedTensor& tensor) {
   const TensorLayout& layout = tensor.layout;
   TensorSummary summary;
@@ -118,6 +143,26 @@ CheckpointSummary verify_checkpoint(const fs::path& file) {
       summary.tensors.push_back(summarize(open, tensor));
   });
   return summary;
+}
+
+std::vector<TensorShape> tensors_of(const fs::path& file) {
+  std::vector<TensorShape> tensors;
+  checkpoint::with_checkpoint(file, [&](hid_t, const Structure& structure) {
+    for (const DescribedTensor& tensor : structure.tensors)
+      tensors.push_back({tensor.layout.path, tensor.layout.shape});
+  });
+  return tensors;
+}
+
+void read_tensors(const fs::path& file, const std::vector<std::string>& paths,
+                  const std::function<void(const WholeTensor&)>& visit) {
+  checkpoint::with_checkpoint(file, [&](hid_t open, const Structure& structure) {
+    for (const std::string& path : paths) {
+      const DescribedTensor* tensor = structure.find(path);
+      check(tensor != nullptr, fmt::format("{} has no {}", file.string(), path));
+      visit(read_whole(open, *tensor));
+    }
+  });
 }
 
 std::string hdf5_library() {

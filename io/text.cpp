@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 #include <fstream>
+#include <new>
 #include <optional>
 #include <system_error>
 
@@ -74,37 +75,34 @@ std::string describe(char32_t c) {
   return fmt::format("'{}' ({})", encode_utf8(std::span(&c, 1)), number);
 }
 
-void check_text_file(const fs::path& file) {
+void check_regular_file(const fs::path& file, std::uintmax_t limit, const std::string& wanted) {
   std::error_code error;
   const fs::file_status status = fs::status(file, error);
   if (status.type() == fs::file_type::not_found)
-    throw UserError(fmt::format("{} does not exist; give the path of a UTF-8 text file", file.string()));
+    throw UserError(fmt::format("{} does not exist; give the path of {}", file.string(), wanted));
   if (error)
     throw UserError(fmt::format("{} cannot be read: {}; check the path and its permissions", file.string(),
                                 error.message()));
   if (fs::is_directory(status))
-    throw UserError(
-        fmt::format("{} is a directory; give the path of a UTF-8 text file in it", file.string()));
+    throw UserError(fmt::format("{} is a directory; give the path of {} in it", file.string(), wanted));
   if (!fs::is_regular_file(status))
-    throw UserError(fmt::format("{} is not a regular file; save the text to a file first", file.string()));
+    throw UserError(
+        fmt::format("{} is not a regular file; save what it gives to {} first", file.string(), wanted));
   const std::uintmax_t size = fs::file_size(file, error);
-  if (!error && size > kMaxTextBytes)
+  if (!error && size > limit)
     throw UserError(fmt::format("{} has {} bytes and at most {} are allowed; use a part of it", file.string(),
-                                size, kMaxTextBytes));
+                                size, limit));
 }
 
-std::string read_bytes(const fs::path& file) {
-  errno = 0;
-  std::ifstream in(file, std::ios::binary);
-  std::string bytes;
-  if (in) {
-    bytes.resize(fs::file_size(file));
-    in.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+/// What `work` makes of the bytes of a file.
+template <class Work>
+auto within_memory(const fs::path& file, const Work& work) {
+  try {
+    return work();
+  } catch (const std::bad_alloc&) {
+    throw UserError(
+        fmt::format("{} is too large for this machine's memory; use a part of it", file.string()));
   }
-  if (!in)
-    throw UserError(fmt::format("{} cannot be read: {}; check its permissions", file.string(),
-                                errno != 0 ? std::strerror(errno) : "it changed while it was read"));
-  return bytes;
 }
 
 /// Calls visit(i, lane) for the lanes of `tiling`, i being the index in [D, T, R] at t = 0.
@@ -148,11 +146,26 @@ std::string encode_utf8(std::span<const char32_t> text) {
   return bytes;
 }
 
+std::string read_bytes(const fs::path& file, std::uintmax_t limit, const std::string& wanted) {
+  check_regular_file(file, limit, wanted);
+  errno = 0;
+  std::ifstream in(file, std::ios::binary);
+  std::string bytes;
+  if (in) {
+    within_memory(file, [&] { bytes.resize(std::min(limit, fs::file_size(file))); });
+    in.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  }
+  const bool is_all = in && in.peek() == std::ifstream::traits_type::eof();
+  if (!is_all)
+    throw UserError(fmt::format("{} cannot be read: {}; check its permissions", file.string(),
+                                errno != 0 ? std::strerror(errno) : "it changed while it was read"));
+  return bytes;
+}
+
 std::vector<char32_t> read_text(const fs::path& file) {
-  check_text_file(file);
-  const std::string bytes = read_bytes(file);
+  const std::string bytes = read_bytes(file, kMaxTextBytes, "a UTF-8 text file");
   if (bytes.empty()) throw UserError(fmt::format("{} is empty; give a file that holds text", file.string()));
-  return decode_utf8(bytes, file.string());
+  return within_memory(file, [&] { return decode_utf8(bytes, file.string()); });
 }
 
 Vocabulary Vocabulary::of(std::span<const char32_t> text) {

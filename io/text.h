@@ -17,7 +17,13 @@ namespace lamina {
 std::vector<char32_t> decode_utf8(std::string_view bytes, const std::string& source);
 std::string encode_utf8(std::span<const char32_t> text);
 
-/// The text of a file. Throws UserError when it is missing, unreadable, a directory, empty or not UTF-8.
+/// The bytes of a regular file. Throws UserError, asking for `wanted` ("a UTF-8 text file"), when it is
+/// missing, unreadable, a directory, pipe or device, larger than `limit` bytes or than memory, or changes
+/// meanwhile.
+std::string read_bytes(const std::filesystem::path& file, std::uintmax_t limit, const std::string& wanted);
+
+/// The text of a file of at most 4 GiB, which takes five times its size of memory meanwhile. Throws UserError
+/// as read_bytes(), and when it is empty or not UTF-8.
 std::vector<char32_t> read_text(const std::filesystem::path& file);
 
 /// The different characters of a text in order of code point; a token is an index into it.

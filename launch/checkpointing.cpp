@@ -12,6 +12,7 @@
 #include "kernels/backends.h"
 #include "launch/agreement.h"
 #include "launch/checkpointing/staging.h"
+#include "launch/stored_model.h"
 #include "runtime/error.h"
 
 namespace lamina {
@@ -92,14 +93,17 @@ TrainedModel load_trained_model(const std::filesystem::path& file_or_folder, con
                                 Communicator& world) {
   const std::filesystem::path file = from_root(world, [&] { return newest_of(file_or_folder).string(); });
   CheckpointRecord record;
-  on_every_rank(world, [&] { record = read_record(file); });
-  const Configuration trained = from_toml(record.configuration, file.string());
+  ModelSettings trained;
+  on_every_rank(world, [&] {
+    record = read_record(file);
+    trained = stored_model(file, record);
+  });
   Vocabulary vocabulary(record.vocabulary);
 
   const GridSettings layout{.model_parallel = settings.model_parallel, .unit_blocks = record.unit_blocks};
   auto grid = std::make_unique<ProcessGrid>(world, layout, settings.batch);
   auto backend = make_backend(settings.device, threads_per_rank(settings.threads, world));
-  auto model = std::make_unique<LanguageModel>(trained.model, vocabulary.size(), settings.time_steps,
+  auto model = std::make_unique<LanguageModel>(trained, vocabulary.size(), settings.time_steps,
                                                grid->tiling(), *backend, grid->model(), record.seed);
   load_run(file, {*model}, *backend, *grid);
   return {

@@ -109,6 +109,19 @@ void Program::add_checkpoint() {
   const auto files = std::make_shared<std::vector<std::string>>();
   verify.add_option("checkpoint", *files, "checkpoint files, or folders of them")->required();
   actions_[&verify] = on_root([files] { verify_checkpoints(*files); });
+
+  CLI::App& exporting = add_command(checkpoint, "export", "write tensors to a file for NumPy");
+  const auto settings = std::make_shared<ExportSettings>();
+  exporting
+      .add_option("checkpoint", settings->checkpoint, "checkpoint file, or a folder of them (its newest)")
+      ->required();
+  exporting.add_option("--tensor", settings->tensor,
+                       "path of a tensor, or of a group of them; without it, all");
+  exporting
+      .add_option("--output", settings->output, "file to write: X.npy for one tensor, X.npz for any number")
+      ->required();
+  exporting.add_flag("--overwrite", settings->overwrite, "replace the output if it exists");
+  actions_[&exporting] = on_root([settings] { export_checkpoint(*settings); });
 }
 
 void Program::add_info() {

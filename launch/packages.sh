@@ -4,7 +4,7 @@
 set -euo pipefail
 
 build=(g++ cmake ninja-build libopenmpi-dev openmpi-bin libhdf5-openmpi-dev libdnnl-dev libhwy-dev libcli11-dev
-  libfmt-dev nlohmann-json3-dev libxxhash-dev)
+  libfmt-dev nlohmann-json3-dev libxxhash-dev zlib1g-dev)
 test=(libgtest-dev libgmock-dev clang-format python3 python3-h5py git)
 quickstart=(bible-kjv bible-kjv-text gnuplot-nox)
 

@@ -102,6 +102,7 @@ std::string closest(const std::string& name, const std::vector<std::string>& nam
   std::string best;
   std::size_t best_distance = limit + 1;
   for (const std::string& candidate : names) {
+    if (name.size() > candidate.size() + limit) continue;
     const std::size_t distance = edit_distance(name, candidate);
     if (distance < best_distance) {
       best_distance = distance;

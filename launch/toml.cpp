@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <map>
 
 #include "io/text.h"
 #include "runtime/error.h"
@@ -127,7 +128,12 @@ class LineReader {
 }  // namespace
 
 std::vector<TomlEntry> read_toml(std::string_view text, const std::string& source) {
+  if (text.size() > kMaxTomlBytes)
+    throw UserError(
+        fmt::format("{} has {} bytes and a configuration at most {}; give a file of settings only", source,
+                    text.size(), kMaxTomlBytes));
   std::vector<TomlEntry> entries;
+  std::map<std::string, int> line_of;
   for (int line = 1; !text.empty(); ++line) {
     const std::string_view content = text.substr(0, text.find('\n'));
     text.remove_prefix(std::min(content.size() + 1, text.size()));
@@ -138,9 +144,8 @@ std::vector<TomlEntry> read_toml(std::string_view text, const std::string& sourc
     entry.line = line;
     entry.key = reader.key();
     reader.value(entry);
-    for (const TomlEntry& earlier : entries)
-      if (earlier.key == entry.key)
-        reader.fail(fmt::format("'{}' is set already, on line {}", entry.key, earlier.line));
+    const auto [earlier, is_new] = line_of.emplace(entry.key, line);
+    if (!is_new) reader.fail(fmt::format("'{}' is set already, on line {}", entry.key, earlier->second));
     entries.push_back(std::move(entry));
   }
   return entries;

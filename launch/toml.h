@@ -17,8 +17,11 @@ struct TomlEntry {
   int line = 0;
 };
 
+/// Of a file or text in TOML.
+inline constexpr std::size_t kMaxTomlBytes = std::size_t{1} << 20;
+
 /// Entries in the order of the file. Throws UserError naming `source` and the line when a line is malformed
-/// or repeats a key.
+/// or repeats a key, and when `text` is longer than kMaxTomlBytes.
 std::vector<TomlEntry> read_toml(std::string_view text, const std::string& source);
 
 /// `text` as a TOML string, quotes included.

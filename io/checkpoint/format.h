@@ -11,7 +11,11 @@ namespace lamina::checkpoint {
 inline const std::string kVocabulary = "/vocabulary";
 inline const std::string kDigests = "/digests";  ///< + path of a tensor: its box digests
 inline const std::string kView = "view";         ///< attribute of digests: [outer, split, inner]
+inline const std::string kFormatVersionName = "format_version";
 inline const std::string kRootDigest = "root_digest";
+
+/// Bytes of an attribute's text: HDF5 keeps longer ones in a heap.
+inline constexpr std::size_t kMaxText = 60'000;
 
 /// Calls visitor(name, member) for every scalar attribute of the record, with the member of `record`, which
 /// may be const: one list for writing and for reading.

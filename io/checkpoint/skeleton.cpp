@@ -1,6 +1,7 @@
 #include "io/checkpoint/skeleton.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 
 #include <limits>
 #include <optional>
@@ -27,12 +28,19 @@ Handle creation_settings(hid_t kind) {
   return settings;
 }
 
+/// However many there are: a heap of links is beyond what a reader accepts.
+void keep_links_in_header(hid_t group_settings) {
+  constexpr unsigned kMost = 0xFFFF;
+  require(H5Pset_link_phase_change(group_settings, kMost, 0), "group settings");
+}
+
 Handle create_file(MemoryFile& memory) {
   const Handle access = memory_access(memory);
   const Handle settings(H5Pcreate(H5P_FILE_CREATE), H5Pclose, "file settings");
   require(H5Pset_obj_track_times(settings, false), "file settings");
   require(H5Pset_attr_phase_change(settings, 64, 0),
           "file settings");  // attributes stay in the root's header
+  keep_links_in_header(settings);
   return {H5Fcreate("skeleton", H5F_ACC_TRUNC, settings, access), H5Fclose, "cannot create it"};
 }
 
@@ -69,6 +77,9 @@ void write_attribute(hid_t object, const std::string& name, const std::optional<
 
 /// Of fixed length, padded with zeros: variable-length strings lie in a part of the file without checksums.
 void write_attribute(hid_t object, const std::string& name, const std::string& value) {
+  if (value.size() > kMaxText)
+    throw std::runtime_error(fmt::format("the attribute {} has {} bytes and at most {} are allowed", name,
+                                         value.size(), kMaxText));
   const Handle type(H5Tcopy(H5T_C_S1), H5Tclose, "string type");
   require(H5Tset_size(type, std::max<std::size_t>(1, value.size())), "string type");
   require(H5Tset_strpad(type, H5T_STR_NULLPAD), "string type");
@@ -105,13 +116,14 @@ void create_groups(hid_t file, const std::vector<DescribedTensor>& tensors) {
     collect_groups(kDigests + tensor.layout.path, groups);
   }
   const Handle settings = creation_settings(H5P_GROUP_CREATE);
+  keep_links_in_header(settings);
   for (const std::string& path : groups)
     Handle(H5Gcreate2(file, path.c_str(), H5P_DEFAULT, settings, H5P_DEFAULT), H5Gclose,
            "cannot make the group " + path);
 }
 
 void write_record(hid_t file, const CheckpointRecord& record, const Digest& root) {
-  write_attribute(file, "format_version", kFormatVersion);
+  write_attribute(file, kFormatVersionName, kFormatVersion);
   visit_attributes(record, [&](const char* name, const auto& value) { write_attribute(file, name, value); });
   write_attribute(file, kRootDigest, to_hex(root));
   if (record.vocabulary.empty())

@@ -11,6 +11,7 @@
 
 #include "io/checkpoint/format.h"
 #include "io/checkpoint/layout.h"
+#include "io/checkpoint/metadata.h"
 #include "io/checkpoint/transfer.h"
 #include "runtime/error.h"
 
@@ -21,14 +22,7 @@ namespace fs = std::filesystem;
 using hdf5::Handle;
 using hdf5::require;
 
-constexpr int kMaxDepth = 16;
-constexpr std::size_t kMaxObjects = 100'000;
-constexpr std::size_t kMaxString = std::size_t{1} << 24;
 constexpr std::int64_t kMaxVocabulary = 0x110000;
-
-void demand(bool condition, const std::string& otherwise) {
-  if (!condition) throw Damage(otherwise);
-}
 
 // --- attributes -------------------------------------------------------------------------------------------
 
@@ -36,11 +30,15 @@ Handle open_attribute(hid_t object, const std::string& name) {
   return {H5Aopen(object, name.c_str(), H5P_DEFAULT), H5Aclose, "cannot open the attribute " + name};
 }
 
-bool has_attribute(hid_t object, const std::string& name) {
-  return require(H5Aexists(object, name.c_str()), "cannot look for the attribute " + name) > 0;
-}
-
 bool is_type(hid_t type, hid_t expected) { return require(H5Tequal(type, expected), "type") > 0; }
+
+/// No control characters but those of lines: texts of strangers are printed.
+bool is_printable(const std::string& text) {
+  return std::ranges::all_of(text, [](char c) {
+    const auto byte = static_cast<unsigned char>(c);
+    return (byte >= 0x20 && byte != 0x7F) || c == '\n' || c == '\t';
+  });
+}
 
 /// Attribute `name` of exactly that type and number of elements, into `out`.
 void read_numbers(hid_t object, const std::string& name, hid_t type, std::size_t count, void* out) {
@@ -80,66 +78,15 @@ void read_attribute(hid_t object, const std::string& name, std::string& value) {
   const bool fixed_string =
       H5Tget_class(stored) == H5T_STRING && require(H5Tis_variable_str(stored), name) == 0;
   const std::size_t size = H5Tget_size(stored);
-  demand(fixed_string && size <= kMaxString && require(H5Sget_simple_extent_npoints(space), name) == 1,
+  demand(fixed_string && size <= kMaxText && require(H5Sget_simple_extent_npoints(space), name) == 1,
          fmt::format("the attribute {} is no string of fixed length", name));
   value.assign(size, '\0');
   require(H5Aread(attribute, stored, value.data()), "cannot read the attribute " + name);
   value.resize(value.find_last_not_of('\0') + 1);
+  demand(is_printable(value), fmt::format("the attribute {} holds control characters", name));
 }
 
-// --- objects ----------------------------------------------------------------------------------------------
-
-/// Walks over all links and keeps the paths of datasets. Accepts hard links only, each object linked once: no
-/// way out of the file, no cycle.
-class DatasetCollector {
- public:
-  std::vector<std::string> collect(hid_t file) {
-    visit_group(file, "", 0);
-    std::ranges::sort(paths_);
-    return std::move(paths_);
-  }
-
- private:
-  void visit_group(hid_t group, const std::string& path, int depth) {
-    demand(depth < kMaxDepth, path + " is nested too deeply");
-    H5G_info_t info;
-    require(H5Gget_info(group, &info), "cannot list " + path);
-    demand(info.nlinks <= kMaxObjects, path + " has too many members");
-    for (hsize_t i = 0; i < info.nlinks; ++i) visit_link(group, path, i, depth);
-  }
-
-  void visit_link(hid_t group, const std::string& parent, hsize_t index, int depth) {
-    const std::string name = link_name(group, index);
-    const std::string path = parent + "/" + name;
-    H5L_info_t link;
-    require(H5Lget_info(group, name.c_str(), &link, H5P_DEFAULT), "cannot look at " + path);
-    demand(link.type == H5L_TYPE_HARD, path + " is a link to another place, which is not allowed");
-
-    H5O_info_t object;
-    require(H5Oget_info_by_name2(group, name.c_str(), &object, H5O_INFO_BASIC, H5P_DEFAULT),
-            "cannot look at " + path);
-    demand(object.rc == 1 && ++objects_ <= kMaxObjects, path + " is linked more than once");
-    if (object.type == H5O_TYPE_GROUP)
-      visit_group(Handle(H5Gopen2(group, name.c_str(), H5P_DEFAULT), H5Gclose, "cannot open " + path), path,
-                  depth + 1);
-    else if (object.type == H5O_TYPE_DATASET)
-      paths_.push_back(path);
-    else
-      throw Damage(path + " is neither a group nor a dataset");
-  }
-
-  static std::string link_name(hid_t group, hsize_t index) {
-    std::array<char, 256> name{};
-    const auto length = require(H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, index, name.data(),
-                                                   name.size(), H5P_DEFAULT),
-                                "cannot list a group");
-    demand(static_cast<std::size_t>(length) < name.size(), "a name is too long");
-    return name.data();
-  }
-
-  std::vector<std::string> paths_;
-  std::size_t objects_ = 0;
-};
+// --- datasets ---------------------------------------------------------------------------------------------
 
 std::vector<std::int64_t> shape_of(hid_t dataset, const std::string& path) {
   const Handle space(H5Dget_space(dataset), H5Sclose, path);
@@ -241,23 +188,18 @@ std::vector<DescribedTensor> describe_tensors(hid_t file, const std::vector<std:
 
 // --- files ------------------------------------------------------------------------------------------------
 
-void check_version(hid_t file, const fs::path& path) {
-  if (!has_attribute(file, "format_version") || !has_attribute(file, kRootDigest))
-    throw UserError(fmt::format(
-        "{} is an HDF5 file, but not a Lamina checkpoint; give one that lamina train wrote", path.string()));
-  std::int64_t version = 0;
-  read_attribute(file, "format_version", version);
-  if (version != kFormatVersion)
-    throw UserError(fmt::format(
-        "{} has checkpoint format {} and this program reads format {}; use the program that wrote it",
-        path.string(), version, kFormatVersion));
+/// Others divide and allocate by these.
+void demand_sound(const CheckpointRecord& record) {
+  demand(record.step >= 0 && record.epoch >= 0 && record.chunk >= 0, "it counts steps below 0");
+  demand(record.lane_groups >= 1 && record.unit_blocks >= 1 && record.batch >= 1,
+         "it has no lane groups, unit blocks or lanes");
 }
 
-Structure read_structure(hid_t file) {
+Structure read_structure(hid_t file, const std::vector<std::string>& datasets) {
   Structure structure;
   visit_attributes(structure.record,
                    [&](const char* name, auto& value) { read_attribute(file, name, value); });
-  const auto datasets = DatasetCollector().collect(file);
+  demand_sound(structure.record);
   demand(std::ranges::binary_search(datasets, kVocabulary), kVocabulary + " is missing");
   structure.record.vocabulary = read_vocabulary(file);
   structure.tensors = describe_tensors(file, datasets);
@@ -304,9 +246,9 @@ void with_checkpoint(const fs::path& file, const std::function<void(hid_t, const
   };
   const hdf5::Section section;
   try {
+    const std::vector<std::string> datasets = read_metadata(file);
     const Handle open = hdf5::open_file(file, H5F_ACC_RDONLY, hdf5::serial_access());
-    check_version(open, file);
-    read(open, read_structure(open));
+    read(open, read_structure(open, datasets));
   } catch (const Damage& error) {
     throw damaged(error);
   } catch (const hdf5::Error& error) {

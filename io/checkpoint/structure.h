@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <functional>
 
+#include "io/checkpoint/damage.h"
 #include "io/checkpoint/digest.h"
 #include "io/checkpoint/hdf5.h"
 
@@ -24,12 +25,6 @@ struct Structure {
 /// damage.
 void with_checkpoint(const std::filesystem::path& file,
                      const std::function<void(hid_t file, const Structure& structure)>& read);
-
-/// What is damaged, inside with_checkpoint(): the file's name is put before it.
-class Damage : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
 
 /// Compares a box that was read with its digest. Throws Damage naming the tensor.
 void check_box(const DescribedTensor& tensor, int outer_part, int split_part, std::span<const float> values);

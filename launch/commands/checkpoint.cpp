@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "io/checkpoint.h"
+#include "io/npy.h"
 #include "io/text.h"
 #include "launch/commands/output.h"
 #include "runtime/error.h"
@@ -58,14 +59,14 @@ std::string as_text(const std::filesystem::path& file, const CheckpointSummary& 
       "{}\n"
       "  step         {} (epoch {}, chunk {} of each lane)\n"
       "  seed         {}\n"
-      "  lanes        {} in {} lane groups\n"
+      "  lanes        {} in {} lane group{}\n"
       "  unit blocks  {}\n"
       "  vocabulary   {} characters\n"
       "  written by   {}\n"
       "  root digest  {}\n\n{}\nconfiguration\n{}",
       file.string(), record.step, record.epoch, record.chunk, record.seed, record.batch, record.lane_groups,
-      record.unit_blocks, record.vocabulary.size(), record.build, summary.root_digest,
-      tensor_table(summary.tensors), indented(record.configuration));
+      record.lane_groups == 1 ? "" : "s", record.unit_blocks, record.vocabulary.size(), record.build,
+      summary.root_digest, tensor_table(summary.tensors), indented(record.configuration));
 }
 
 std::string as_json(const std::filesystem::path& file, const CheckpointSummary& summary) {
@@ -108,6 +109,30 @@ std::exception_ptr verify(const std::filesystem::path& file) {
   }
 }
 
+/// Whether `path` is the tensor, or lies in the group, that `name` names; the first / may be left out.
+bool is_named(const std::string& path, const std::string& name) {
+  const std::size_t first = name.starts_with('/') ? 1 : 0;
+  const std::string wanted = "/" + name.substr(first, name.find_last_not_of('/') + 1 - first);
+  return wanted == "/" || path == wanted || path.starts_with(wanted + "/");
+}
+
+/// The paths that are exported. Throws UserError when there is none, or are too many for the output.
+std::vector<std::string> paths_to_export(const std::filesystem::path& file, const ExportSettings& settings,
+                                         bool one) {
+  std::vector<std::string> paths;
+  for (const TensorShape& tensor : tensors_of(file))
+    if (is_named(tensor.path, settings.tensor)) paths.push_back(tensor.path);
+  if (paths.empty())
+    throw UserError(fmt::format("{} has no tensor and no group {}; lamina checkpoint inspect {} lists them",
+                                file.string(), settings.tensor, file.string()));
+  if (one && paths.size() > 1)
+    throw UserError(fmt::format(
+        "{} tensors are to be written and the .npy {} holds one; give the path of one with --tensor, or an "
+        "output that ends in .npz",
+        paths.size(), settings.output));
+  return paths;
+}
+
 }  // namespace
 
 void inspect_checkpoint(const std::string& file_or_folder, bool json) {
@@ -125,6 +150,18 @@ void verify_checkpoints(const std::vector<std::string>& files_or_folders) {
     }
   }
   if (first) std::rethrow_exception(first);
+}
+
+void export_checkpoint(const ExportSettings& settings) {
+  const std::filesystem::path file = checkpoints_at(settings.checkpoint).back();
+  NumpyWriter writer(settings.output, settings.overwrite);
+  const std::vector<std::string> paths = paths_to_export(file, settings, writer.holds_one());
+  read_tensors(file, paths, [&](const WholeTensor& tensor) {
+    writer.add(tensor.path.substr(1), tensor.shape, tensor.values);
+  });
+  writer.commit();
+  print(fmt::format("{}: {} tensor{} of {}\n", settings.output, paths.size(), paths.size() == 1 ? "" : "s",
+                    file.string()));
 }
 
 }  // namespace lamina

@@ -1,28 +1,13 @@
 #include "launch/commands/train.h"
 
-#include <fmt/format.h>
-
 #include <CLI/CLI.hpp>
-#include <cerrno>
-#include <cstring>
-#include <fstream>
-#include <iterator>
 
+#include "io/text.h"
 #include "launch/commands/output.h"
+#include "launch/toml.h"
 #include "launch/train.h"
 
 namespace lamina {
-namespace {
-
-std::string read_file(const std::string& file) {
-  std::ifstream in(file, std::ios::binary);
-  const std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-  if (!in.good() && !in.eof())
-    throw UserError(fmt::format("--config {} cannot be read: {}", file, std::strerror(errno)));
-  return text;
-}
-
-}  // namespace
 
 TrainCommand::TrainCommand(CLI::App& command) : source_flags_(command), flags_(command) {
   flags_.add("Data", settings_of(configuration_.data));
@@ -36,7 +21,9 @@ TrainCommand::TrainCommand(CLI::App& command) : source_flags_(command), flags_(c
 
 Configuration TrainCommand::configuration() {
   source_flags_.apply();
-  if (!source_.config.empty()) configuration_ = from_toml(read_file(source_.config), source_.config);
+  if (!source_.config.empty())
+    configuration_ =
+        from_toml(read_bytes(source_.config, kMaxTomlBytes, "a TOML file for --config"), source_.config);
   flags_.apply();
   return configuration_;
 }

@@ -13,6 +13,7 @@ LIBRARIES = [
     ("MPI", r"mpi(-ext)?\.h", ("runtime/communicators/", "io/"), "wrapped"),
     ("HDF5", r"(hdf5|H5\w+)\.h", ("io/",), "wrapped"),
     ("xxHash", r"xxh\w+\.h", ("io/",), "wrapped"),
+    ("zlib", r"zlib\.h", ("io/",), "wrapped"),
     ("oneDNN", r"(oneapi/dnnl/.*|dnnl[\w.]*)", ("kernels/cpu/",), "wrapped"),
     ("Highway", r"hwy/.*", ("kernels/cpu/",), "wrapped"),
     ("OpenMP", r"omp\.h", ("kernels/cpu/",), "wrapped"),

@@ -257,7 +257,7 @@ const std::vector<Foreign> kForeign = {
        H5Lmove(f, "/parameters/lstm0/gain_x", f, kBias, H5P_DEFAULT, H5P_DEFAULT);
        H5Lmove(f, "/x", f, "/parameters/lstm0/gain_x", H5P_DEFAULT, H5P_DEFAULT);
      }},
-    {"UnexpectedDataset", "is there without digests",
+    {"UnexpectedDataset", "/extra does not lie in the file",
      [](hid_t f) {
        const Handle space(H5Screate(H5S_SCALAR), H5Sclose, "space");
        Handle(H5Dcreate2(f, "/extra", H5T_IEEE_F32LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), H5Dclose,
@@ -281,7 +281,7 @@ const std::vector<Foreign> kForeign = {
        const std::int64_t number = 1;
        put_attribute(f, "configuration", H5T_STD_I64LE, &number);
      }},
-    {"StringOfVariableLength", "attribute configuration is no string of fixed length",
+    {"StringOfVariableLength", "attribute configuration has another type",
      [](hid_t f) {
        const Handle type(H5Tcopy(H5T_C_S1), H5Tclose, "type");
        H5Tset_size(type, H5T_VARIABLE);
@@ -306,6 +306,32 @@ TEST_P(ForeignFile, IsRefused) {
 
 INSTANTIATE_TEST_SUITE_P(Checkpoint, ForeignFile, ::testing::ValuesIn(kForeign),
                          [](const auto& parameter) { return parameter.param.name; });
+
+/// The writer reads back what it wrote, so that it meets what a reader refuses.
+std::string refusal_of_record(const fs::path& file, const std::function<void(CheckpointRecord&)>& change) {
+  CheckpointRecord record = sample_record();
+  change(record);
+  try {
+    write_sample(file, record);
+  } catch (const CheckpointWriteError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST_F(DamagedFile, ARecordThatOthersWouldDivideByOrPrintIsRefused) {
+  const auto refused = [&](const std::function<void(CheckpointRecord&)>& nonsense) {
+    return refusal_of_record(file_, nonsense);
+  };
+  EXPECT_THAT(refused([](auto& record) { record.unit_blocks = 0; }),
+              HasSubstr("no lane groups, unit blocks"));
+  EXPECT_THAT(refused([](auto& record) { record.lane_groups = 0; }),
+              HasSubstr("no lane groups, unit blocks"));
+  EXPECT_THAT(refused([](auto& record) { record.batch = 0; }), HasSubstr("no lane groups, unit blocks"));
+  EXPECT_THAT(refused([](auto& record) { record.step = -1; }), HasSubstr("counts steps below 0"));
+  EXPECT_THAT(refused([](auto& record) { record.configuration = "a = '\x1B[2J'\n"; }),
+              HasSubstr("configuration holds control characters"));
+}
 
 TEST_F(DamagedFile, AnotherVersionOrProgramIsTheUsersError) {
   change(file_, [](hid_t f) {

@@ -16,7 +16,7 @@ namespace fs = std::filesystem;
 TEST(CheckpointH5py, FindsWhatTheReadmeSays) {
   const TemporaryFolder folder;
   write_sample(folder / "sample.h5");
-  const fs::path here = fs::path(__FILE__).parent_path();
+  const fs::path here = fs::path(LAMINA_TEST_SOURCES) / "io";
   const std::string python =
       fs::exists("/usr/bin/python3") ? "/usr/bin/python3" : "python3";  // Debian's has h5py
 

@@ -107,11 +107,14 @@ TEST(Checkpoint, TakesAnEmptyRecord) {
 TEST(Checkpoint, TakesALongConfiguration) {
   const TemporaryFolder folder;
   CheckpointRecord record = sample_record();
-  record.configuration.assign(200'000, 'x');
+  record.configuration.assign(60'000, 'x');
 
   write_sample(folder / "a.h5", record);
 
   EXPECT_EQ(read_record(folder / "a.h5").configuration, record.configuration);
+
+  record.configuration += 'x';
+  EXPECT_THROW(write_sample(folder / "b.h5", record), CheckpointWriteError);
 }
 
 TEST(Checkpoint, VerifyTellsWhatIsInside) {

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <fstream>
 #include <map>
@@ -96,6 +97,27 @@ TEST(ReadText, RefusesWhatIsNoText) {
   EXPECT_THAT(message("latin1.txt"), HasSubstr("byte 2 "));
   EXPECT_THAT(message("huge.txt"), HasSubstr("at most"));
   EXPECT_THAT(user_error([] { read_text("/dev/zero"); }), HasSubstr("not a regular file"));
+}
+
+TEST(ReadBytes, RefusesWhatIsNoFileOrTooLarge) {
+  const TemporaryFolder folder;
+  std::ofstream(folder / "a.toml") << "123456789";
+  ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0600), 0);
+  const auto message = [&](const std::filesystem::path& file, std::uintmax_t limit) {
+    return user_error([&] { read_bytes(file, limit, "a TOML file"); });
+  };
+
+  EXPECT_EQ(read_bytes(folder / "a.toml", 9, "a TOML file"), "123456789");
+  EXPECT_THAT(message(folder / "a.toml", 8), AllOf(HasSubstr("9 bytes"), HasSubstr("at most 8")));
+  EXPECT_THAT(message(folder / "none", 8), AllOf(HasSubstr("does not exist"), HasSubstr("a TOML file")));
+  EXPECT_THAT(message(folder.path(), 8), HasSubstr("is a directory"));
+  EXPECT_THAT(message(folder / "pipe", 8), HasSubstr("not a regular file"));
+  EXPECT_THAT(message("/dev/zero", 8), HasSubstr("not a regular file"));
+}
+
+TEST(ReadBytes, RefusesAFileOfMoreBytesThanItsSize) {
+  EXPECT_THAT(user_error([] { read_bytes("/proc/self/status", 1 << 20, "a file"); }),
+              HasSubstr("changed while"));
 }
 
 TEST(Vocabulary, IsTheDifferentCharactersInOrder) {

@@ -2,8 +2,10 @@
 """Bad input: one clear sentence for the whole job, the documented exit code, and nothing written over or lost."""
 import concurrent.futures
 import dataclasses
+import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import time
 import unittest
@@ -77,7 +79,17 @@ class Settings(BadInput):
         file = self.file("wrong.toml", b"hidden = 16\nhiden = 16\n")
         self.all_refused(
             self.training("--config", file, words=[f"{file}, line 2", "'hiden'", "'hidden'"]),
-            self.training("--config", self.folder / "absent.toml", words=["absent.toml", "No such file"]))
+            self.training("--config", self.folder / "absent.toml", words=["absent.toml", "does not exist"]))
+
+    def test_a_configuration_file_that_is_none(self):
+        large, pipe = self.file("large.toml", b"#" * (1 << 20) + b"\n"), self.folder / "pipe.toml"
+        os.mkfifo(pipe)
+        self.addCleanup(pipe.unlink)
+        self.all_refused(
+            self.training("--config", large, words=["large.toml", "1048577 bytes", "at most 1048576"]),
+            self.training("--config", self.folder, words=[self.folder, "is a directory"]),
+            self.training("--config", pipe, words=["pipe.toml", "not a regular file"]),
+            self.training("--config", "/dev/zero", words=["/dev/zero", "not a regular file"]))
 
 
 class Grid(BadInput):
@@ -98,6 +110,7 @@ class Data(BadInput):
             Case(["train"], ["--data is missing"]),
             self.training(data=self.folder / "absent.txt", words=["absent.txt"]),
             self.training(data=self.folder, words=[self.folder]),
+            self.training(data="/dev/zero", words=["/dev/zero", "not a regular file"]),
             self.training(data=empty, words=["empty.txt", "empty"]),
             self.training(data=latin1, words=["latin1.txt", "UTF-8"]),
             self.training(data=short, words=["character"]))
@@ -271,9 +284,15 @@ class OneRank(BadInput):
         self.assert_job_ends(good, [*good, "--bogus"])
 
     def test_a_rank_that_fails_while_its_peer_hangs(self):
-        pipe = self.folder / "pipe"
-        os.mkfifo(pipe)
-        self.assert_job_ends(["train", "--config", pipe], ["train", "--bogus"])
+        """Opening a file waits, for some 45 s, while another process has it leased."""
+        leased = self.file("leased.toml", b"")
+        signal.signal(signal.SIGIO, signal.SIG_IGN)
+        with leased.open("r+") as file:
+            try:
+                fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+            except OSError:
+                self.skipTest("files cannot be leased here")
+            self.assert_job_ends(["train", "--config", leased], ["train", "--bogus"])
 
 
 if __name__ == "__main__":

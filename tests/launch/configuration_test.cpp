@@ -59,6 +59,18 @@ class ConfigurationFile {
   std::string path_;
 };
 
+TEST(Toml, ALongTextIsRefusedAndManyKeysAreQuick) {
+  std::string toml;
+  for (int i = 0; toml.size() < kMaxTomlBytes - 100; ++i) toml += "k" + std::to_string(i) + "=1\n";
+  EXPECT_GT(read_toml(toml, "run.toml").size(), 80'000u);
+  EXPECT_THAT(refusal_of_toml(toml), HasSubstr("no setting 'k0'"));
+
+  toml.resize(kMaxTomlBytes + 1, '#');
+  EXPECT_THAT(refusal_of_toml(toml),
+              AllOf(HasSubstr("run.toml"), HasSubstr("1048577"), HasSubstr("1048576")));
+  EXPECT_THAT(refusal_of_toml(std::string(kMaxTomlBytes - 8, 'k') + " = 1"), HasSubstr("no setting"));
+}
+
 TEST(Toml, RoundTripKeepsEveryValue) {
   Configuration configuration;
   configuration.data.data = "a \"quoted\" \\ path\twith\nlines # and 'all' \x01 ümläut.txt";
@@ -226,7 +238,7 @@ TEST(Arguments, RefusesMissingAndRepeatedValues) {
 
 TEST(Arguments, RefusesAConfigurationFileThatIsMissing) {
   EXPECT_THAT(refusal_of_arguments({"--config", "/nowhere/run.toml"}),
-              HasSubstr("--config /nowhere/run.toml cannot be read: No such file"));
+              HasSubstr("/nowhere/run.toml does not exist; give the path of a TOML file for --config"));
 }
 
 TEST(Validation, AcceptsTheDefaultsWithData) {

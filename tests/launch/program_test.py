@@ -199,7 +199,8 @@ class Checkpoint(ProgramTest):
 
     def test_inspect_shows_record_tensors_and_configuration(self):
         output = self.assert_done(lamina("checkpoint", "inspect", self.checkpoints))
-        for expected in ("step-00000020.h5", "step         20 ", "/parameters/lstm0/W_h", "[64, 16]", "hidden = 16"):
+        for expected in ("step-00000020.h5", "step         20 ", "4 in 1 lane group\n", "/parameters/lstm0/W_h",
+                         "[64, 16]", "hidden = 16"):
             self.assertIn(expected, output)
 
     def test_inspect_as_json_names_every_tensor_by_the_documented_path(self):
@@ -221,7 +222,8 @@ class Checkpoint(ProgramTest):
 
 
 class Help(ProgramTest):
-    COMMANDS = ["", "train", "evaluate", "generate", "checkpoint", "checkpoint inspect", "checkpoint verify", "info"]
+    COMMANDS = ["", "train", "evaluate", "generate", "checkpoint", "checkpoint inspect", "checkpoint verify", "checkpoint export",
+                "info"]
 
     def test_every_command_has_help(self):
         for command in self.COMMANDS:
