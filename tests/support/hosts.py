@@ -8,6 +8,7 @@ memory, ranks on two talk TCP; a host can lose its cable, or die.
 Hosts are counted from 1. Needs root and iproute2: ask missing() first.
 """
 import atexit
+import itertools
 import os
 import pathlib
 import re
@@ -18,6 +19,7 @@ import sys
 import time
 
 PREFIX = "lamina"
+numbers = itertools.count()  # of the sets of hosts that this process makes
 SETTINGS = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
     "OMPI_MCA_plm": "rsh", "OMPI_MCA_plm_rsh_no_tree_spawn": "1",
@@ -87,7 +89,7 @@ def end(pid):
 def remove_left_behind():
     """Hosts of tests that were killed before they could clean up."""
     for namespace in namespaces():
-        owner = re.match(rf"{PREFIX}(\d+)(-|$)", namespace)
+        owner = re.match(rf"{PREFIX}(\d+)n", namespace)
         if owner and not pathlib.Path("/proc", owner[1]).exists():
             try:
                 remove(namespace)
@@ -99,7 +101,7 @@ def remove_left_behind():
 class Hosts:
     def __init__(self, count):
         self.count = count
-        self.switch = f"{PREFIX}{os.getpid()}"
+        self.switch = f"{PREFIX}{os.getpid()}n{next(numbers)}"
 
     def __enter__(self):
         remove_left_behind()
