@@ -32,6 +32,9 @@ struct Call {
   friend bool operator==(const Call&, const Call&) = default;
 };
 
+/// "all_reduce (sum) of 8 float32", "broadcast of 3 float32 from rank 1", the root being `call.root`.
+std::string describe(const Call& call);
+
 /// The first rank that called something else than rank 0 did, and both calls, as one sentence; nothing where
 /// all agree. `names`: the ranks' numbers for people. The same on every rank that holds the same calls.
 std::optional<std::string> disagreement(std::span<const Call> calls, std::span<const int> names);
