@@ -136,6 +136,11 @@ class Communicator {
   /// Not collective, never throws.
   virtual void abandon(const std::string& reason) noexcept = 0;
 
+  /// Runs `work`, in which a library makes the ranks of this group wait for each other by itself. Where that
+  /// takes longer than the deadline nobody can throw: the process says who is late and ends, over MPI.
+  /// Collective.
+  void in_library(const std::function<void()>& work);
+
   /// For libraries that need the transport's own handle (parallel HDF5): points to the MPI_Comm, or null
   /// where there is none. Valid as long as this object.
   virtual const void* native_handle() const { return nullptr; }
@@ -149,6 +154,7 @@ class Communicator {
   virtual void do_rename(const std::string& name) { static_cast<void>(name); }
   // Called only for groups of two or more. Counts are in elements of `type`.
   virtual void do_barrier() = 0;
+  virtual void do_in_library(const std::function<void()>& work) { work(); }
   virtual void do_broadcast(void* values, std::size_t count, ElementType type, int root) = 0;
   virtual void do_all_gather(const void* part, void* out, std::size_t count, ElementType type) = 0;
   virtual void do_all_to_all(const void* in, void* out, std::size_t count, ElementType type) = 0;

@@ -7,8 +7,8 @@
 namespace lamina {
 namespace {
 
-constexpr std::array kOperationNames{"barrier",    "broadcast",      "all_gather", "all_to_all",
-                                     "all_reduce", "reduce_scatter", "split",      "leave"};
+constexpr std::array kOperationNames{"barrier",        "broadcast", "all_gather", "all_to_all", "all_reduce",
+                                     "reduce_scatter", "split",     "library",    "leave"};
 constexpr std::array kTypeNames{"byte", "int32", "int64", "float32", "float64"};
 constexpr std::array kReductionNames{"sum", "max", "min"};
 
@@ -26,9 +26,12 @@ std::string action(Call call, std::span<const int> names) {
 
 }  // namespace
 
+const char* name_of(Operation operation) { return name(kOperationNames, operation); }
+
 std::string describe(const Call& call) {
   std::string text = name(kOperationNames, call.operation);
   if (call.operation == Operation::leave) return "the group's end";
+  if (call.operation == Operation::library) return "a library's call";
   if (call.operation == Operation::barrier || call.operation == Operation::split) return text;
   if (call.operation == Operation::all_reduce)
     text += fmt::format(" ({})", name(kReductionNames, call.reduction));

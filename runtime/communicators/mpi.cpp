@@ -75,7 +75,9 @@ MpiJob::MpiJob(const MpiComm& world, const MpiOptions& options)
   shared_ = std::launder(reinterpret_cast<Shared*>(common));
   watch_ = std::make_shared<Watch>(lookout(world));
   watch_->set_deadline(kDefaultDeadline);
-  if (options_.watchdog != nullptr) options_.watchdog->watch_over(watch_);
+  if (options_.watchdog == nullptr) return;
+  options_.watchdog->watch_over(watch_);
+  crash_notice_.emplace(watch_->status());
 }
 
 Lookout MpiJob::lookout(const MpiComm& world) {
@@ -97,6 +99,7 @@ MpiJob::~MpiJob() {
   const bool is_unwinding = std::uncaught_exceptions() > 0;
   if (!is_unwinding) watch_->status().enter(kWorldPlace, {.operation = Operation::leave}, 0);
   const bool is_orderly = !is_unwinding && shared_->farewell.all_leave(node_.size(), *watch_);
+  crash_notice_.reset();
   if (options_.watchdog != nullptr) options_.watchdog->look_away();
   if (is_orderly) return;
   if (remote_) remote_->forget();

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "runtime/communicators/alarm.h"
+#include "runtime/communicators/crash_notice.h"
 #include "runtime/communicators/farewell.h"
 #include "runtime/communicators/mpi.h"
 #include "runtime/communicators/mpi_handles.h"
@@ -44,6 +46,7 @@ class MpiJob {
   bool has_one_node_;
   std::unique_ptr<MpiRemoteRanks> remote_;
   std::shared_ptr<Watch> watch_;
+  std::optional<CrashNotice> crash_notice_;
 };
 
 struct MpiGroup {

@@ -51,6 +51,10 @@ class MessageCommunicator final : public Communicator {
     return make_mpi_communicator(group_.split(color, key, watched_.next_child(color)));
   }
   void do_rename(const std::string& name) override { watched_.rename(name); }
+  void do_in_library(const std::function<void()>& work) override {
+    const BlindWait inside(watched_, {.operation = Operation::library});
+    work();
+  }
   void do_barrier() override { agree({.operation = Operation::barrier}); }
   void do_broadcast(void* values, std::size_t count, ElementType type, int root) override;
   void do_all_gather(const void* part, void* out, std::size_t count, ElementType type) override;

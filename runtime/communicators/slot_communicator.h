@@ -23,6 +23,7 @@ class SlotCommunicator : public Communicator {
 
  private:
   void do_rename(const std::string& name) final { slots_.group().rename(name); }
+  void do_in_library(const std::function<void()>& work) final;
   void do_barrier() final;
   void do_broadcast(void* values, std::size_t count, ElementType type, int root) final;
   void do_all_gather(const void* part, void* out, std::size_t count, ElementType type) final;

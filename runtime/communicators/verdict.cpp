@@ -109,10 +109,22 @@ class Search {
     if (its.is_waiting)
       text += fmt::format("get through {} within {}", place_in(latest), seconds_of(situation_.limit));
     else
-      text += fmt::format("come to {} within {}; {}", place_in(waits.latest_group()),
+      text += fmt::format("come to {} within {}; {}", place_in(first_missed(guilty, waits)),
                           seconds_of(situation_.limit),
                           had_calls ? "its last call was " + place_in(latest) : "it has made no call yet");
     return {text + who_waits({guilty}), {guilty}};
+  }
+
+  /// Where it should have come in the earliest step; `waits` is one of those who wait for it.
+  const GroupReport& first_missed(int guilty, const RankReport& waits) const {
+    const GroupReport* earliest = &waits.latest_group();
+    for (const auto& other : situation_.ranks) {
+      if (!other || !other->is_waiting || other->latest_group().last.step >= earliest->last.step) continue;
+      const std::vector<int> missing = missing_for(*other);
+      if (std::find(missing.begin(), missing.end(), guilty) != missing.end())
+        earliest = &other->latest_group();
+    }
+    return *earliest;
   }
 
   Verdict silence(const RankReport& waits) const {

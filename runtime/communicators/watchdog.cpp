@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <cstdio>
+#include <csignal>
 
 #include "runtime/communicators/process.h"
 
@@ -13,11 +13,10 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr auto kRound = 500ms;
-/// How long after the deadline a rank may need to find that out itself, and after an alarm to end.
-constexpr auto kGrace = 5s, kEnd = 15s;
 constexpr int kPeerLost = static_cast<int>(ExitCode::peer_lost);
 
 [[noreturn]] void end_process(int code, const std::string& sentence) {
+  std::signal(SIGPIPE, SIG_IGN);  // the reader may be gone, with mpirun
   // Not through stdio: the rank that hangs may hold its lock.
   const std::string line = fmt::format("lamina: {}\n", sentence);
   if (!sentence.empty() && write(STDERR_FILENO, line.data(), line.size()) < 0) _exit(code);
@@ -33,8 +32,9 @@ LastResort::LastResort(std::chrono::milliseconds limit, int code, std::string se
           lamina::end_process(code, sentence);
       }) {}
 
-Watchdog::Watchdog(int rank)
+Watchdog::Watchdog(int rank, Patience patience)
     : rank_(rank),
+      patience_(patience),
       launcher_(launcher_of_this_process()),
       thread_([this](const std::stop_token& stop) { run(stop); }) {}
 
@@ -60,11 +60,14 @@ void Watchdog::run(const std::stop_token& stop) {
 
 void Watchdog::look() {
   const auto limit = watch_->deadline();
-  if (limit.count() > 0 && watch_->waited() > limit + kGrace) end_process(watch_->who_is_late().sentence);
+  if (limit.count() > 0 && watch_->waited() > limit + patience_.grace) {
+    const std::string sentence = watch_->who_is_late().sentence;
+    if (watch_->alarm().raise(sentence.c_str())) end_process(sentence);
+  }
   const auto now = std::chrono::steady_clock::now();
   if (!watch_->alarm().raised()) return;
   if (alarm_seen_ == std::chrono::steady_clock::time_point{}) alarm_seen_ = now;
-  if (now - alarm_seen_ > kEnd) end_process(watch_->alarm().text());
+  if (now - alarm_seen_ > patience_.end) end_process(watch_->alarm().text());
 }
 
 void Watchdog::look_for_launcher() const {

@@ -26,7 +26,13 @@ class LastResort {
 
 class Watchdog {
  public:
-  explicit Watchdog(int rank);
+  /// How long after its deadline a rank may need to find that out itself, and after an alarm to end.
+  struct Patience {
+    std::chrono::milliseconds grace{5000}, end{15000};
+  };
+
+  explicit Watchdog(int rank) : Watchdog(rank, Patience()) {}
+  Watchdog(int rank, Patience patience);
   ~Watchdog();
   Watchdog(const Watchdog&) = delete;
   Watchdog& operator=(const Watchdog&) = delete;
@@ -42,6 +48,7 @@ class Watchdog {
   [[noreturn]] void end_process(const std::string& sentence) const;
 
   int rank_;
+  Patience patience_;
   pid_t launcher_;
   std::mutex mutex_;
   std::condition_variable_any stopped_;

@@ -13,7 +13,7 @@ import hosts as network  # noqa: E402
 
 JOB = pathlib.Path(os.environ["LAMINA_BUILD"]) / "tests" / "runtime_watchdog_jobs_test"
 DEADLINE = 4
-ENDLESS = {"LAMINA_TEST_JOB": f"{DEADLINE} 1000000"}
+ENDLESS = {"LAMINA_TEST_JOB": f"{DEADLINE} 1000000 0"}
 LEAD = 3  # the other hosts leave the word to one of them for so long
 SLACK = 12  # a verdict takes a moment, an end several, and this machine may be busy
 
@@ -48,7 +48,8 @@ class Job:
         return time.monotonic() - start
 
     def wait_for_step(self):
-        self.wait_until(lambda: "step 100" in self.text(), 60)
+        self.wait_until(lambda: "step 100" in self.text() or self.process.poll() is not None, 60)
+        assert self.process.poll() is None, self.text()
 
     def wait_for_end(self, seconds, hosts=None):
         return self.wait_until(lambda: not self.ranks(hosts), seconds)

@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "runtime/communicator.h"
+#include "runtime/communicators/mpi.h"
 #include "runtime/communicators/process.h"
 #include "runtime/fault_point.h"
 
@@ -36,7 +37,7 @@ void sum(Communicator& group, std::size_t count) {
 }
 
 /// Steps over a grid with model axes of two ranks, about a thousand a second.
-void train(Communicator& world, int steps) {
+void train(Communicator& world, int steps, Communicator* library) {
   const auto model = world.split(world.rank() / 2, 0, "model axis");
   const auto data = world.split(world.rank() % 2, 0, "data axis");
   for (int step = 0; step < steps; ++step) {
@@ -45,6 +46,8 @@ void train(Communicator& world, int steps) {
     gather(*model, 512);
     fault_point(FaultPoint::gradient_sync);
     sum(*data, 2000);
+    fault_point(FaultPoint::before_rename);
+    if (library != nullptr) world.in_library([&] { library->barrier(); });
     if (step == 100 && world.rank() == 0) {
       fmt::print("step 100\n");
       std::fflush(stdout);
@@ -53,15 +56,17 @@ void train(Communicator& world, int steps) {
   }
 }
 
-/// LAMINA_TEST_JOB: the deadline in seconds and the number of steps, as "2 1000".
+/// LAMINA_TEST_JOB: the deadline in seconds, the number of steps, and whether each ends in a library's wait,
+/// as "2 1000 0".
 int job(int argc, char** argv, const char* settings) {
   MpiSession session(&argc, &argv);
   Communicator& world = session.world();
-  int seconds = 0, steps = 0;
-  check(std::sscanf(settings, "%d %d", &seconds, &steps) == 2, "LAMINA_TEST_JOB is \"SECONDS STEPS\"");
+  int seconds = 0, steps = 0, uses_library = 0;
+  check(std::sscanf(settings, "%d %d %d", &seconds, &steps, &uses_library) == 3, "LAMINA_TEST_JOB is wrong");
+  const auto library = make_mpi_world({.transport = Transport::mpi});  // waits by itself, for minutes
   try {
     world.set_deadline(std::chrono::seconds(seconds));
-    train(world, steps);
+    train(world, steps, uses_library != 0 ? library.get() : nullptr);
     return 0;
   } catch (const PeerError& error) {
     if (!error.speaks_first()) std::this_thread::sleep_for(3s);
@@ -76,12 +81,12 @@ struct Ending {
   std::chrono::steady_clock::duration lasted;
 };
 
-Ending run_job(int ranks, const std::string& environment) {
+Ending run_job(int ranks, const std::string& environment, bool uses_library) {
   const std::string program = std::filesystem::read_symlink("/proc/self/exe");
   const std::string command = fmt::format(
       "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1 "
-      "LAMINA_TEST_JOB='2 1000' {} timeout -k 5 60 mpirun -n {} --oversubscribe --bind-to none {} 2>&1",
-      environment, ranks, program);
+      "LAMINA_TEST_JOB='2 1000 {:d}' {} timeout -k 5 60 mpirun -n {} --oversubscribe --bind-to none {} 2>&1",
+      uses_library, environment, ranks, program);
   const auto start = std::chrono::steady_clock::now();
   std::FILE* pipe = popen(command.c_str(), "r");
   Ending ending{};
@@ -105,8 +110,8 @@ std::vector<std::string> sentences(const std::string& output) {
 
 class LostRank : public ::testing::TestWithParam<const char*> {
  protected:
-  Ending run(const std::string& fault) {
-    return run_job(4, fmt::format("LAMINA_TRANSPORT={} LAMINA_FAULTS={}", GetParam(), fault));
+  Ending run(const std::string& fault, bool uses_library = false) {
+    return run_job(4, fmt::format("LAMINA_TRANSPORT={} LAMINA_FAULTS={}", GetParam(), fault), uses_library);
   }
 };
 
@@ -132,6 +137,17 @@ TEST_P(LostRank, HangingOneIsNamed) {
   ASSERT_EQ(1u, said.size()) << ending.output;
   EXPECT_THAT(said[0],
               ContainsRegex("rank 0 on .* \\(process [0-9]+, asleep\\) did not come to all_(gather|reduce)"));
+}
+
+TEST_P(LostRank, IsNamedByThoseWhoHangInALibrary) {
+  const Ending ending = run("before_rename:stop:rank=1:count=5", true);
+
+  EXPECT_EQ(5, ending.code) << ending.output;
+  const auto said = sentences(ending.output);
+  ASSERT_EQ(1u, said.size()) << ending.output;
+  EXPECT_THAT(said[0],
+              ContainsRegex("rank 1 on .* \\(process [0-9]+, stopped\\) did not come to a library's call "
+                            "\\(world, step 4\\) within 2 s"));
 }
 
 TEST_P(LostRank, KilledOneEndsTheJobByMpirun) {

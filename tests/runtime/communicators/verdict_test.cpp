@@ -54,6 +54,18 @@ TEST_F(VerdictTest, NamesWhoIsStopped) {
   EXPECT_THAT(verdict.blamed, ElementsAre(3));
 }
 
+TEST_F(VerdictTest, NamesTheEarliestCallThatWasMissed) {
+  for (const int number : {0, 2}) waits(number, kBarrier);
+  for (const int number : {1, 3})
+    rank(number).groups[4] = {.id = 77, .waits = 2, .name = {"data axis"}, .last = {kGather, 40}};
+  rank(1).is_waiting = true;
+  rank(1).latest = 4;
+  rank(1).groups[4].waits = 3;
+  rank(3).process = 'T';
+
+  EXPECT_THAT(verdict().sentence, HasSubstr("did not come to all_gather of 8 float32 (data axis, step 40)"));
+}
+
 TEST_F(VerdictTest, BlamesTheStoppedBeforeTheBusy) {
   waits(0, kBarrier);
   rank(3).process = 'T';
