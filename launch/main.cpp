@@ -88,7 +88,7 @@ Outcome outcome_of(const std::vector<std::string>& arguments, Communicator& worl
   } catch (const CheckpointWriteError& error) {
     return failure(ExitCode::checkpoint_not_written, error.what());
   } catch (const PeerError& error) {
-    std::this_thread::sleep_for(kPeerSpeaks);
+    if (!error.speaks_first()) std::this_thread::sleep_for(kPeerSpeaks);
     fail_alone(rank, ExitCode::peer_lost, error.what());
   } catch (const std::bad_alloc&) {
     fail_alone(rank, ExitCode::internal_error,

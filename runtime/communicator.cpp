@@ -17,9 +17,16 @@ std::size_t size_of(ElementType type) {
   return 0;
 }
 
-std::unique_ptr<Communicator> Communicator::split(int color, int key) {
+std::unique_ptr<Communicator> Communicator::split(int color, int key, const std::string& name) {
   check(color >= 0, "split: a color is 0 or more");
-  return do_split(color, key);
+  auto group = do_split(color, key);
+  group->do_rename(name);
+  return group;
+}
+
+void Communicator::in_library(const std::function<void()>& work) {
+  if (size() == 1) return work();
+  timed([&] { do_in_library(work); });
 }
 
 void Communicator::barrier() {

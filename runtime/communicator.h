@@ -20,6 +20,8 @@
 
 namespace lamina {
 
+class Watchdog;
+
 enum class ElementType : std::uint8_t { byte, int32, int64, float32, float64 };
 enum class Reduction : std::uint8_t { sum, max, min };
 
@@ -62,7 +64,16 @@ class Communicator {
 
   /// Ranks of equal `color` (0 or more) form a new group, ordered by (key, rank). Collective. A group shares
   /// the fate of the one it came from: who abandons one abandons both. Groups end on all their ranks alike.
-  std::unique_ptr<Communicator> split(int color, int key);
+  /// `name` is for people, who read it where a rank waits in vain.
+  std::unique_ptr<Communicator> split(int color, int key, const std::string& name = "group");
+
+  /// No rank waits longer than `limit` for the others in one exchange, of this group or of any that comes
+  /// from the same world; 0: for ever. Then all ranks get PeerError, which names the one that did not come.
+  /// Over MPI it is kDefaultDeadline at first. Not collective, but the same on all ranks: see DeadlineScope.
+  virtual void set_deadline(std::chrono::milliseconds limit) { static_cast<void>(limit); }
+  virtual std::chrono::milliseconds deadline() const { return std::chrono::milliseconds(0); }
+  /// The training step that this rank is in, for the same sentence.
+  virtual void note_step(std::int64_t step) { static_cast<void>(step); }
 
   void barrier();
 
@@ -125,6 +136,11 @@ class Communicator {
   /// Not collective, never throws.
   virtual void abandon(const std::string& reason) noexcept = 0;
 
+  /// Runs `work`, in which a library makes the ranks of this group wait for each other by itself. Where that
+  /// takes longer than the deadline nobody can throw: the process says who is late and ends, over MPI.
+  /// Collective.
+  void in_library(const std::function<void()>& work);
+
   /// For libraries that need the transport's own handle (parallel HDF5): points to the MPI_Comm, or null
   /// where there is none. Valid as long as this object.
   virtual const void* native_handle() const { return nullptr; }
@@ -135,8 +151,10 @@ class Communicator {
   Communicator() = default;
 
   virtual std::unique_ptr<Communicator> do_split(int color, int key) = 0;
+  virtual void do_rename(const std::string& name) { static_cast<void>(name); }
   // Called only for groups of two or more. Counts are in elements of `type`.
   virtual void do_barrier() = 0;
+  virtual void do_in_library(const std::function<void()>& work) { work(); }
   virtual void do_broadcast(void* values, std::size_t count, ElementType type, int root) = 0;
   virtual void do_all_gather(const void* part, void* out, std::size_t count, ElementType type) = 0;
   virtual void do_all_to_all(const void* in, void* out, std::size_t count, ElementType type) = 0;
@@ -185,6 +203,23 @@ class Communicator {
   CommunicationTime time_;
 };
 
+constexpr std::chrono::minutes kDefaultDeadline{5};
+
+/// Another deadline for as long as this lives; for a part of the program in which ranks may be late.
+class DeadlineScope {
+ public:
+  DeadlineScope(Communicator& group, std::chrono::milliseconds limit) : group_(group) {
+    group.set_deadline(limit);
+  }
+  ~DeadlineScope() { group_.set_deadline(before_); }
+  DeadlineScope(const DeadlineScope&) = delete;
+  DeadlineScope& operator=(const DeadlineScope&) = delete;
+
+ private:
+  Communicator& group_;
+  std::chrono::milliseconds before_ = group_.deadline();
+};
+
 /// A group of this rank alone.
 std::unique_ptr<Communicator> make_self_communicator();
 
@@ -211,6 +246,7 @@ class MpiSession {
   [[noreturn]] static void abort(int code);
 
  private:
+  std::unique_ptr<Watchdog> watchdog_;
   std::unique_ptr<Communicator> world_;
 };
 

@@ -32,10 +32,17 @@ class UserError : public std::runtime_error {
   ExitCode code_;
 };
 
-/// Another rank of the group failed, or called another collective; this rank cannot go on.
+/// Another rank of the group failed, did not come in time, or called another collective; this rank cannot go
+/// on.
 class PeerError : public std::runtime_error {
  public:
-  using std::runtime_error::runtime_error;
+  explicit PeerError(const std::string& sentence, bool speaks_first = false)
+      : std::runtime_error(sentence), speaks_first_(speaks_first) {}
+  /// Of all ranks that hear of it this one is to say it; the others only where it is not heard.
+  bool speaks_first() const { return speaks_first_; }
+
+ private:
+  bool speaks_first_;
 };
 
 /// Our own bug, or a library's: names the place. Thrown by check().

@@ -70,8 +70,8 @@ ProcessGrid::ProcessGrid(Communicator& world, const GridSettings& settings, int 
   const Layout layout = lay_out(world.size(), settings, batch);
   const int model_ranks = static_cast<int>(layout.model_ranks);
   const int data_rank = world.rank() / model_ranks, model_rank = world.rank() % model_ranks;
-  data_ = world.split(model_rank, data_rank);
-  model_ = world.split(data_rank, model_rank);
+  data_ = world.split(model_rank, data_rank, "data axis");
+  model_ = world.split(data_rank, model_rank, "model axis");
   tiling_ = {.groups = Share::of(static_cast<int>(layout.lane_groups), data_rank,
                                  static_cast<int>(layout.data_ranks)),
              .blocks = Share::of(static_cast<int>(layout.unit_blocks), model_rank, model_ranks),

@@ -6,11 +6,12 @@
 
 namespace lamina {
 
-void Alarm::raise(const char* text) noexcept {
+bool Alarm::raise(const char* text) noexcept {
   std::uint32_t expected = kQuiet;
-  if (!state_.compare_exchange_strong(expected, kBeingWritten)) return;
+  if (!state_.compare_exchange_strong(expected, kBeingWritten)) return false;
   std::snprintf(text_.data(), text_.size(), "%s", text);
   state_.store(kRaised, std::memory_order_release);
+  return true;
 }
 
 void Alarm::raise_failure(int rank, const char* reason) noexcept {

@@ -7,8 +7,8 @@
 namespace lamina {
 namespace {
 
-constexpr std::array kOperationNames{"barrier",    "broadcast",      "all_gather", "all_to_all",
-                                     "all_reduce", "reduce_scatter", "split",      "leave"};
+constexpr std::array kOperationNames{"barrier",        "broadcast", "all_gather", "all_to_all", "all_reduce",
+                                     "reduce_scatter", "split",     "library",    "leave"};
 constexpr std::array kTypeNames{"byte", "int32", "int64", "float32", "float64"};
 constexpr std::array kReductionNames{"sum", "max", "min"};
 
@@ -18,25 +18,33 @@ const char* name(const std::array<const char*, N>& names, Enum value) {
 }
 
 // "called broadcast of 8 float32 from rank 0", "left the group".
-std::string describe(const Call& call, std::span<const int> names) {
+std::string action(Call call, std::span<const int> names) {
   if (call.operation == Operation::leave) return "left the group";
-  std::string text = fmt::format("called {}", name(kOperationNames, call.operation));
+  call.root = names[static_cast<std::size_t>(call.root)];
+  return "called " + describe(call);
+}
+
+}  // namespace
+
+const char* name_of(Operation operation) { return name(kOperationNames, operation); }
+
+std::string describe(const Call& call) {
+  std::string text = name(kOperationNames, call.operation);
+  if (call.operation == Operation::leave) return "the group's end";
+  if (call.operation == Operation::library) return "a library's call";
   if (call.operation == Operation::barrier || call.operation == Operation::split) return text;
   if (call.operation == Operation::all_reduce)
     text += fmt::format(" ({})", name(kReductionNames, call.reduction));
   text += fmt::format(" of {} {}", call.count, name(kTypeNames, call.type));
-  if (call.operation == Operation::broadcast)
-    text += fmt::format(" from rank {}", names[static_cast<std::size_t>(call.root)]);
+  if (call.operation == Operation::broadcast) text += fmt::format(" from rank {}", call.root);
   return text;
 }
-
-}  // namespace
 
 std::optional<std::string> disagreement(std::span<const Call> calls, std::span<const int> names) {
   for (std::size_t r = 1; r < calls.size(); ++r) {
     if (calls[r] == calls[0]) continue;
     return fmt::format("the ranks do not call the same collective: rank {} {}, rank {} {}", names[0],
-                       describe(calls[0], names), names[r], describe(calls[r], names));
+                       action(calls[0], names), names[r], action(calls[r], names));
   }
   return std::nullopt;
 }

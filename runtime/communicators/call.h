@@ -19,7 +19,8 @@ enum class Operation : std::uint8_t {
   all_reduce,
   reduce_scatter,
   split,
-  leave  ///< the communicator's end
+  library,  ///< the ranks wait for each other inside a library
+  leave     ///< the communicator's end
 };
 
 struct Call {
@@ -31,6 +32,11 @@ struct Call {
 
   friend bool operator==(const Call&, const Call&) = default;
 };
+
+const char* name_of(Operation operation);
+
+/// "all_reduce (sum) of 8 float32", "broadcast of 3 float32 from rank 1", the root being `call.root`.
+std::string describe(const Call& call);
 
 /// The first rank that called something else than rank 0 did, and both calls, as one sentence; nothing where
 /// all agree. `names`: the ranks' numbers for people. The same on every rank that holds the same calls.

@@ -4,22 +4,26 @@
 
 #include <atomic>
 #include <cstdint>
-#include <functional>
 
-#include "runtime/communicators/alarm.h"
 #include "runtime/communicators/backoff.h"
+#include "runtime/communicators/watch.h"
 
 namespace lamina {
 
 class Farewell {
  public:
-  /// Waits until all of `ranks` have called, or the alarm is raised. True: all called and will hear so.
-  bool all_leave(int ranks, const Alarm& alarm, const std::function<void()>& idle) noexcept {
+  /// Waits until all of `ranks` have called, or the alarm is raised, if need be by the deadline. True: all
+  /// called and will hear so.
+  bool all_leave(int ranks, Watch& watch) noexcept {
     arrived_.fetch_add(1);
-    Backoff backoff;
-    while (arrived_.load() < ranks && !alarm.raised()) {
-      backoff.pause();
-      if (backoff.is_long()) idle();
+    try {
+      Backoff backoff;
+      LongWait wait(watch);
+      while (arrived_.load() < ranks && !watch.alarm().raised()) {
+        backoff.pause();
+        if (backoff.is_long()) wait.look();
+      }
+    } catch (const std::exception&) {  // the others hear it by the alarm, or end by their own deadline
     }
     // One rank may see the last arrival while another sees the alarm: the first verdict holds for both.
     std::uint32_t verdict = kOpen;

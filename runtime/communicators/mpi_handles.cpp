@@ -40,6 +40,12 @@ void must(int code, const char* call) {
   throw InternalError(fmt::format("{}: {}", call, text.data()));
 }
 
+bool is_done(MPI_Request& request) {
+  int done = 0;
+  must(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test");
+  return done != 0;
+}
+
 void make_progress(MPI_Comm comm) {
   int has_message = 0;
   must(MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, comm, &has_message, MPI_STATUS_IGNORE), "MPI_Iprobe");

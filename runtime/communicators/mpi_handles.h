@@ -12,6 +12,9 @@ namespace lamina {
 /// InternalError with MPI's own words unless `code` is success.
 void must(int code, const char* call);
 
+/// Whether the request has come to its end; moves MPI's messages on.
+bool is_done(MPI_Request& request);
+
 /// Moves MPI's messages on that this rank has still to forward; for long waits outside MPI.
 void make_progress(MPI_Comm comm);
 

@@ -15,25 +15,21 @@ namespace {
 constexpr std::size_t kWholeReductionBytes = 4096;
 constexpr std::size_t kLargestElement = 8;
 
-/// The ranks' calls on their way. MPI writes here until the request is done.
-struct CallExchange {
+/// What is on its way. MPI reads and writes here until the request is done.
+struct Transfer {
   Call mine;
-  std::vector<Call> all;
+  std::vector<Call> calls;
+  std::vector<std::byte> sent, received;  ///< [ranks, bytes of a block]
   MPI_Request request = MPI_REQUEST_NULL;
 };
 
-bool is_done(MPI_Request& request) {
-  int done = 0;
-  must(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test");
-  return done != 0;
-}
-
 class MessageCommunicator final : public Communicator {
  public:
-  explicit MessageCommunicator(MpiGroup group) : group_(std::move(group)) {}
+  explicit MessageCommunicator(MpiGroup group) : group_(std::move(group)), watched_(group_.watched()) {}
 
   ~MessageCommunicator() override {
     if (!leave_together()) group_.comm.forget();
+    watched_.close();
   }
 
   int rank() const override { return group_.rank; }
@@ -44,10 +40,20 @@ class MessageCommunicator final : public Communicator {
     group_.job->alarm().raise_failure(group_.names[static_cast<std::size_t>(rank())], reason.c_str());
   }
 
+  void set_deadline(std::chrono::milliseconds limit) override { watched_.watch().set_deadline(limit); }
+  std::chrono::milliseconds deadline() const override { return watched_.watch().deadline(); }
+  void note_step(std::int64_t step) override { watched_.watch().status().note_step(step); }
+
  private:
   std::unique_ptr<Communicator> do_split(int color, int key) override {
     agree({.operation = Operation::split});
-    return make_mpi_communicator(group_.split(color, key));
+    const BlindWait inside_mpi(watched_, {.operation = Operation::split});
+    return make_mpi_communicator(group_.split(color, key, watched_.next_child(color)));
+  }
+  void do_rename(const std::string& name) override { watched_.rename(name); }
+  void do_in_library(const std::function<void()>& work) override {
+    const BlindWait inside(watched_, {.operation = Operation::library});
+    work();
   }
   void do_barrier() override { agree({.operation = Operation::barrier}); }
   void do_broadcast(void* values, std::size_t count, ElementType type, int root) override;
@@ -58,9 +64,12 @@ class MessageCommunicator final : public Communicator {
 
   void agree(const Call& call);
   bool leave_together() noexcept;
-  void gather(const void* part, std::size_t bytes);
-  void transpose(std::size_t bytes);
-  void exchange_blocks(const void* in, std::size_t stride, std::size_t first, std::size_t bytes);
+  void finish(const Call& call);
+  void share(const Call& call, std::size_t bytes);
+  void gather(const Call& call, const void* part, std::size_t bytes);
+  void transpose(const Call& call, std::size_t bytes);
+  void exchange_blocks(const Call& call, const void* in, std::size_t stride, std::size_t first,
+                       std::size_t bytes);
   void reduce_whole(const Call& call, std::byte* values, std::size_t count);
   void reduce_by_shares(const Call& call, std::byte* values, std::size_t count);
   std::vector<const std::byte*> blocks(std::size_t bytes) const;
@@ -68,31 +77,41 @@ class MessageCommunicator final : public Communicator {
   std::size_t block_capacity() const;
 
   MpiGroup group_;
-  std::vector<std::byte> sent_, received_;  ///< [ranks, bytes of a block]
+  WatchedGroup watched_;
+  std::unique_ptr<Transfer> transfer_ = std::make_unique<Transfer>();
 };
 
-// All data moves after this, so that no rank is inside a call of MPI that a peer will never enter. The wait
-// for a peer that has failed ends with the alarm; MPI may still write to the exchange then, so it stays.
+// All data moves after this, so that no rank begins an exchange that a peer will never enter.
 void MessageCommunicator::agree(const Call& call) {
   if (size() == 1) return;
-  Alarm& alarm = group_.job->alarm();
-  alarm.throw_if_raised();
-  auto calls = std::make_unique<CallExchange>(CallExchange{call, std::vector<Call>(ranks())});
-  must(MPI_Iallgather(&calls->mine, sizeof(Call), MPI_BYTE, calls->all.data(), sizeof(Call), MPI_BYTE,
-                      group_.comm.get(), &calls->request),
+  group_.job->alarm().throw_if_raised();
+  Transfer& t = *transfer_;
+  t.mine = call;
+  t.calls.resize(ranks());
+  must(MPI_Iallgather(&t.mine, sizeof(Call), MPI_BYTE, t.calls.data(), sizeof(Call), MPI_BYTE,
+                      group_.comm.get(), &t.request),
        "MPI_Iallgather");
-  Backoff backoff;
-  while (!is_done(calls->request)) {
-    if (alarm.raised()) {
-      static_cast<void>(calls.release());
-      alarm.throw_if_raised();
+  finish(call);
+  if (const auto text = disagreement(transfer_->calls, group_.names)) watched_.watch().give_up(*text);
+}
+
+// Waits for the request of the transfer. Where that is given up, what MPI may still write to stays for ever.
+void MessageCommunicator::finish(const Call& call) {
+  watched_.enter(call);
+  try {
+    Backoff backoff;
+    LongWait wait(watched_.watch());
+    while (!is_done(transfer_->request)) {
+      group_.job->alarm().throw_if_raised();
+      backoff.pause();
+      if (backoff.is_long()) wait.look();
     }
-    backoff.pause();
+  } catch (const std::exception&) {
+    static_cast<void>(transfer_.release());
+    transfer_ = std::make_unique<Transfer>();
+    throw;
   }
-  if (const auto text = disagreement(calls->all, group_.names)) {
-    alarm.raise(text->c_str());
-    throw PeerError(*text);
-  }
+  watched_.leave();
 }
 
 bool MessageCommunicator::leave_together() noexcept {
@@ -106,39 +125,46 @@ bool MessageCommunicator::leave_together() noexcept {
 }
 
 void MessageCommunicator::do_broadcast(void* values, std::size_t count, ElementType type, int root) {
-  agree({.operation = Operation::broadcast, .type = type, .root = root, .count = count});
-  for_pieces(
-      count * size_of(type), group_.job->options().piece_bytes, [&](std::size_t first, std::size_t bytes) {
-        must(MPI_Bcast(as_bytes(values) + first, static_cast<int>(bytes), MPI_BYTE, root, group_.comm.get()),
-             "MPI_Bcast");
-      });
+  const Call call{.operation = Operation::broadcast, .type = type, .root = root, .count = count};
+  agree(call);
+  for_pieces(count * size_of(type), group_.job->options().piece_bytes,
+             [&](std::size_t first, std::size_t bytes) {
+               std::byte* piece = as_bytes(values) + first;
+               transfer_->received.resize(bytes);
+               if (rank() == root) copy_bytes(transfer_->received.data(), piece, bytes);
+               share(call, bytes);
+               copy_bytes(piece, transfer_->received.data(), bytes);
+             });
 }
 
 void MessageCommunicator::do_all_gather(const void* part, void* out, std::size_t count, ElementType type) {
-  agree({.operation = Operation::all_gather, .type = type, .count = count});
+  const Call call{.operation = Operation::all_gather, .type = type, .count = count};
+  agree(call);
   const std::size_t part_bytes = count * size_of(type);
   for_pieces(part_bytes, block_capacity(), [&](std::size_t first, std::size_t bytes) {
-    gather(as_bytes(part) + first, bytes);
+    gather(call, as_bytes(part) + first, bytes);
     for (std::size_t r = 0; r < ranks(); ++r)
-      copy_bytes(as_bytes(out) + r * part_bytes + first, received_.data() + r * bytes, bytes);
+      copy_bytes(as_bytes(out) + r * part_bytes + first, transfer_->received.data() + r * bytes, bytes);
   });
 }
 
 void MessageCommunicator::do_all_to_all(const void* in, void* out, std::size_t count, ElementType type) {
-  agree({.operation = Operation::all_to_all, .type = type, .count = count});
+  const Call call{.operation = Operation::all_to_all, .type = type, .count = count};
+  agree(call);
   const std::size_t stride = count * size_of(type);
   for_pieces(stride, block_capacity(), [&](std::size_t first, std::size_t bytes) {
-    exchange_blocks(in, stride, first, bytes);
+    exchange_blocks(call, in, stride, first, bytes);
     for (std::size_t r = 0; r < ranks(); ++r)
-      copy_bytes(as_bytes(out) + r * stride + first, received_.data() + r * bytes, bytes);
+      copy_bytes(as_bytes(out) + r * stride + first, transfer_->received.data() + r * bytes, bytes);
   });
 }
 
 void MessageCommunicator::do_reduce_scatter(const void* in, void* out, std::size_t count, ElementType type) {
-  agree({.operation = Operation::reduce_scatter, .type = type, .count = count});
+  const Call call{.operation = Operation::reduce_scatter, .type = type, .count = count};
+  agree(call);
   const std::size_t stride = count * size_of(type);
   for_pieces(stride, block_capacity(), [&](std::size_t first, std::size_t bytes) {
-    exchange_blocks(in, stride, first, bytes);
+    exchange_blocks(call, in, stride, first, bytes);
     reduce_in_tree(blocks(bytes), as_bytes(out) + first, bytes / size_of(type), type, Reduction::sum);
   });
 }
@@ -158,7 +184,7 @@ void MessageCommunicator::do_all_reduce(void* values, std::size_t count, Element
 
 void MessageCommunicator::reduce_whole(const Call& call, std::byte* values, std::size_t count) {
   const std::size_t bytes = count * size_of(call.type);
-  gather(values, bytes);
+  gather(call, values, bytes);
   reduce_in_tree(blocks(bytes), values, count, call.type, call.reduction);
 }
 
@@ -167,41 +193,56 @@ void MessageCommunicator::reduce_whole(const Call& call, std::byte* values, std:
 void MessageCommunicator::reduce_by_shares(const Call& call, std::byte* values, std::size_t count) {
   const std::size_t width = ElementShare::width(count, ranks());
   const std::size_t bytes = count * size_of(call.type), share_bytes = width * size_of(call.type);
-  sent_.assign(share_bytes * ranks(), std::byte{0});
-  copy_bytes(sent_.data(), values, bytes);
-  transpose(share_bytes);
-  reduce_in_tree(blocks(share_bytes), sent_.data(), width, call.type, call.reduction);
-  gather(sent_.data(), share_bytes);
-  copy_bytes(values, received_.data(), bytes);
+  transfer_->sent.assign(share_bytes * ranks(), std::byte{0});
+  copy_bytes(transfer_->sent.data(), values, bytes);
+  transpose(call, share_bytes);
+  reduce_in_tree(blocks(share_bytes), transfer_->sent.data(), width, call.type, call.reduction);
+  gather(call, transfer_->sent.data(), share_bytes);
+  copy_bytes(values, transfer_->received.data(), bytes);
 }
 
-void MessageCommunicator::exchange_blocks(const void* in, std::size_t stride, std::size_t first,
-                                          std::size_t bytes) {
-  sent_.resize(bytes * ranks());
+void MessageCommunicator::exchange_blocks(const Call& call, const void* in, std::size_t stride,
+                                          std::size_t first, std::size_t bytes) {
+  transfer_->sent.resize(bytes * ranks());
   for (std::size_t r = 0; r < ranks(); ++r)
-    copy_bytes(sent_.data() + r * bytes, as_bytes(in) + r * stride + first, bytes);
-  transpose(bytes);
+    copy_bytes(transfer_->sent.data() + r * bytes, as_bytes(in) + r * stride + first, bytes);
+  transpose(call, bytes);
 }
 
-// sent_ [ranks, bytes], block r to rank r -> received_ [ranks, bytes], block r from rank r.
-void MessageCommunicator::transpose(std::size_t bytes) {
-  received_.resize(bytes * ranks());
-  must(MPI_Alltoall(sent_.data(), static_cast<int>(bytes), MPI_BYTE, received_.data(),
-                    static_cast<int>(bytes), MPI_BYTE, group_.comm.get()),
-       "MPI_Alltoall");
+// sent [ranks, bytes], block r to rank r -> received [ranks, bytes], block r from rank r.
+void MessageCommunicator::transpose(const Call& call, std::size_t bytes) {
+  Transfer& t = *transfer_;
+  t.received.resize(bytes * ranks());
+  must(MPI_Ialltoall(t.sent.data(), static_cast<int>(bytes), MPI_BYTE, t.received.data(),
+                     static_cast<int>(bytes), MPI_BYTE, group_.comm.get(), &t.request),
+       "MPI_Ialltoall");
+  finish(call);
 }
 
-// part [bytes] of each rank -> received_ [ranks, bytes].
-void MessageCommunicator::gather(const void* part, std::size_t bytes) {
-  received_.resize(bytes * ranks());
-  must(MPI_Allgather(part, static_cast<int>(bytes), MPI_BYTE, received_.data(), static_cast<int>(bytes),
-                     MPI_BYTE, group_.comm.get()),
-       "MPI_Allgather");
+// part [bytes] of each rank -> received [ranks, bytes].
+void MessageCommunicator::gather(const Call& call, const void* part, std::size_t bytes) {
+  Transfer& t = *transfer_;
+  t.sent.resize(std::max(t.sent.size(), bytes));
+  copy_bytes(t.sent.data(), part, bytes);
+  t.received.resize(bytes * ranks());
+  must(MPI_Iallgather(t.sent.data(), static_cast<int>(bytes), MPI_BYTE, t.received.data(),
+                      static_cast<int>(bytes), MPI_BYTE, group_.comm.get(), &t.request),
+       "MPI_Iallgather");
+  finish(call);
+}
+
+// received [bytes] of the root -> received of all.
+void MessageCommunicator::share(const Call& call, std::size_t bytes) {
+  Transfer& t = *transfer_;
+  must(MPI_Ibcast(t.received.data(), static_cast<int>(bytes), MPI_BYTE, call.root, group_.comm.get(),
+                  &t.request),
+       "MPI_Ibcast");
+  finish(call);
 }
 
 std::vector<const std::byte*> MessageCommunicator::blocks(std::size_t bytes) const {
   std::vector<const std::byte*> all;
-  for (std::size_t r = 0; r < ranks(); ++r) all.push_back(received_.data() + r * bytes);
+  for (std::size_t r = 0; r < ranks(); ++r) all.push_back(transfer_->received.data() + r * bytes);
   return all;
 }
 

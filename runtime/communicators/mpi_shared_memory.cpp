@@ -18,8 +18,7 @@ SharedWindow prepared_window(const MpiGroup& group) {
 class SharedMemoryCommunicator final : public SlotCommunicator {
  public:
   SharedMemoryCommunicator(MpiGroup group, SharedWindow window)
-      : SlotCommunicator({window.segments(), group.rank, group.names, group.job->options().slot_bytes,
-                          group.job->alarm(), [comm = group.comm.get()] { make_progress(comm); }}),
+      : SlotCommunicator({window.segments(), group.rank, group.job->options().slot_bytes, group.watched()}),
         group_(std::move(group)),
         window_(std::move(window)) {}
 
@@ -36,7 +35,8 @@ class SharedMemoryCommunicator final : public SlotCommunicator {
  private:
   std::unique_ptr<Communicator> do_split(int color, int key) override {
     slots().exchange({.operation = Operation::split});
-    return make_mpi_communicator(group_.split(color, key));
+    const BlindWait inside_mpi(slots().group(), {.operation = Operation::split});
+    return make_mpi_communicator(group_.split(color, key, slots().group().next_child(color)));
   }
 
   MpiGroup group_;

@@ -14,6 +14,11 @@ constexpr std::size_t kLargestElement = 8;
 
 void SlotCommunicator::do_barrier() { slots_.exchange({.operation = Operation::barrier}); }
 
+void SlotCommunicator::do_in_library(const std::function<void()>& work) {
+  const BlindWait inside(slots_.group(), {.operation = Operation::library});
+  work();
+}
+
 void SlotCommunicator::do_broadcast(void* values, std::size_t count, ElementType type, int root) {
   const Call call{.operation = Operation::broadcast, .type = type, .root = root, .count = count};
   for_pieces(count * size_of(type), slots_.capacity(), [&](std::size_t first, std::size_t bytes) {

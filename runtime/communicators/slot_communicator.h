@@ -13,11 +13,17 @@ class SlotCommunicator : public Communicator {
     slots_.alarm().raise_failure(slots_.name(), reason.c_str());
   }
 
+  void set_deadline(std::chrono::milliseconds limit) final { slots_.group().watch().set_deadline(limit); }
+  std::chrono::milliseconds deadline() const final { return slots_.group().watch().deadline(); }
+  void note_step(std::int64_t step) final { slots_.group().watch().status().note_step(step); }
+
  protected:
   explicit SlotCommunicator(Slots slots) : slots_(std::move(slots)) {}
   Slots& slots() { return slots_; }
 
  private:
+  void do_rename(const std::string& name) final { slots_.group().rename(name); }
+  void do_in_library(const std::function<void()>& work) final;
   void do_barrier() final;
   void do_broadcast(void* values, std::size_t count, ElementType type, int root) final;
   void do_all_gather(const void* part, void* out, std::size_t count, ElementType type) final;

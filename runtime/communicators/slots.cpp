@@ -45,14 +45,11 @@ void Slots::prepare(std::byte* segment, std::size_t slot_bytes, int ranks) {
   new (place + 2 * slot) Farewell;
 }
 
-Slots::Slots(std::vector<std::byte*> segments, int rank, std::vector<int> names, std::size_t slot_bytes,
-             Alarm& alarm, std::function<void()> idle)
+Slots::Slots(std::vector<std::byte*> segments, int rank, std::size_t slot_bytes, WatchedGroup group)
     : segments_(std::move(segments)),
       rank_(rank),
-      names_(std::move(names)),
       capacity_(capacity_for(slot_bytes, size())),
-      alarm_(alarm),
-      idle_(std::move(idle)) {
+      group_(std::move(group)) {
   for (std::byte*& segment : segments_) segment = aligned(segment);
 }
 
@@ -65,26 +62,29 @@ std::byte* Slots::payload(std::byte* segment, std::uint32_t sequence) const {
 }
 
 void Slots::exchange(const Call& call) {
-  alarm_.throw_if_raised();
+  alarm().throw_if_raised();
   publish(call);
   wait_for_peers();
+  group_.leave();
   compare_calls(call);
 }
 
 void Slots::publish(const Call& call) {
   Header& mine = header(segments_[static_cast<std::size_t>(rank_)], ++sequence_);
   mine.call = call;
+  group_.enter(call);
   mine.sequence.publish(sequence_);
 }
 
 void Slots::wait_for_peers() {
   Backoff backoff;
+  LongWait wait(group_.watch());
   for (std::byte* segment : segments_) {
     SharedNumber& published = header(segment, sequence_).sequence;
     for (std::uint32_t seen = published.load(); seen != sequence_; seen = published.load()) {
-      alarm_.throw_if_raised();
+      alarm().throw_if_raised();
       if (backoff.wait_on_core()) continue;
-      idle_();
+      wait.look();
       published.sleep_while(seen);
     }
   }
@@ -95,18 +95,19 @@ void Slots::compare_calls(const Call& call) {
   if (std::none_of(segments_.begin(), segments_.end(), differs)) return;
   std::vector<Call> calls;
   for (std::byte* segment : segments_) calls.push_back(header(segment, sequence_).call);
-  const std::string text = disagreement(calls, names_).value();
-  alarm_.raise(text.c_str());
-  throw PeerError(text);
+  group_.watch().give_up(disagreement(calls, group_.names()).value());
 }
 
 void Slots::leave() noexcept {
-  if (!alarm_.raised()) publish({.operation = Operation::leave});
+  if (!alarm().raised()) publish({.operation = Operation::leave});
+  group_.close();
 }
 
 bool Slots::leave_together() noexcept {
-  leave();
-  return farewell().all_leave(size(), alarm_, idle_);
+  if (!alarm().raised()) publish({.operation = Operation::leave});
+  const bool together = farewell().all_leave(size(), group_.watch());
+  group_.close();
+  return together;
 }
 
 Farewell& Slots::farewell() {

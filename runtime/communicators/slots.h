@@ -17,9 +17,9 @@
 #include <string>
 #include <vector>
 
-#include "runtime/communicators/alarm.h"
 #include "runtime/communicators/call.h"
 #include "runtime/communicators/farewell.h"
+#include "runtime/communicators/watch.h"
 
 namespace lamina {
 
@@ -33,25 +33,23 @@ class Slots {
   /// Once, by the segment's owner, before any rank makes its Slots.
   static void prepare(std::byte* segment, std::size_t slot_bytes, int ranks);
 
-  /// `segments`: by rank; `names`: the ranks' numbers for people. `idle` is called now and then in long
-  /// waits.
-  Slots(
-      std::vector<std::byte*> segments, int rank, std::vector<int> names, std::size_t slot_bytes,
-      Alarm& alarm, std::function<void()> idle = [] {});
+  /// `segments`: by rank.
+  Slots(std::vector<std::byte*> segments, int rank, std::size_t slot_bytes, WatchedGroup group);
 
   int rank() const { return rank_; }
   int size() const { return static_cast<int>(segments_.size()); }
   /// This rank's number for people: its rank in the world.
-  int name() const { return names_[static_cast<std::size_t>(rank_)]; }
-  const std::vector<int>& names() const { return names_; }
-  Alarm& alarm() { return alarm_; }
+  int name() const { return group_.names()[static_cast<std::size_t>(rank_)]; }
+  WatchedGroup& group() { return group_; }
+  const WatchedGroup& group() const { return group_; }
+  Alarm& alarm() { return group_.watch().alarm(); }
 
   /// Bytes in a slot, a multiple of 64; at least 64 for each rank.
   std::size_t capacity() const { return capacity_; }
   /// This rank's slot of the coming exchange, to be filled. Aligned to 64.
   std::byte* outgoing() { return payload(segments_[static_cast<std::size_t>(rank_)], sequence_ + 1); }
   /// Publishes outgoing() and waits for all peers. PeerError, with the alarm raised, when a peer made another
-  /// call; PeerError when the alarm is raised.
+  /// call or did not come by the deadline; PeerError when the alarm is raised.
   void exchange(const Call& call);
   /// What `rank` published in the latest exchange. Valid until the next.
   const std::byte* incoming(int rank) const {
@@ -75,10 +73,8 @@ class Slots {
 
   std::vector<std::byte*> segments_;
   int rank_;
-  std::vector<int> names_;
   std::size_t capacity_;
-  Alarm& alarm_;
-  std::function<void()> idle_;
+  WatchedGroup group_;
   std::uint32_t sequence_ = 0;  ///< of the latest exchange; compared for equality only, so it may wrap
 };
 

@@ -8,33 +8,54 @@
 #include <numeric>
 #include <thread>
 
+#include "runtime/communicators/process.h"
 #include "runtime/communicators/slot_communicator.h"
 
 namespace lamina {
 namespace {
 
+/// What all groups of a job share.
+struct ThreadJob {
+  explicit ThreadJob(int ranks) : statuses(static_cast<std::size_t>(ranks)) {
+    for (int rank = 0; rank < ranks; ++rank) statuses[static_cast<std::size_t>(rank)].introduce(rank);
+  }
+
+  /// What a rank sees of it.
+  Lookout lookout(int rank) {
+    Lookout seen;
+    seen.own = static_cast<std::size_t>(rank);
+    seen.alarm = &alarm;
+    for (RankStatus& status : statuses) seen.node.push_back(&status);
+    seen.hosts.assign(statuses.size(), host_name());
+    return seen;
+  }
+
+  Alarm alarm;
+  std::vector<RankStatus> statuses;
+};
+
 /// The memory that the ranks of one group share; lives until the last of them has let go.
 class ThreadGroup {
  public:
-  ThreadGroup(std::vector<int> names, std::size_t slot_bytes, std::shared_ptr<Alarm> alarm)
+  ThreadGroup(std::vector<int> names, std::size_t slot_bytes)
       : names_(std::move(names)),
         slot_bytes_(slot_bytes),
-        alarm_(std::move(alarm)),
         segment_bytes_(Slots::segment_bytes(slot_bytes, size())),
         memory_(std::make_unique_for_overwrite<std::byte[]>(segment_bytes_ * names_.size())) {
     for (std::byte* segment : segments()) Slots::prepare(segment, slot_bytes_, size());
   }
 
   int size() const { return static_cast<int>(names_.size()); }
-  Slots slots(int rank) { return {segments(), rank, names_, slot_bytes_, *alarm_}; }
-  Alarm& alarm() { return *alarm_; }
+  Slots slots(int rank, std::shared_ptr<Watch> watch, std::uint64_t id) {
+    return {segments(), rank, slot_bytes_, WatchedGroup(std::move(watch), id, names_)};
+  }
 
   /// The group that `members` form by the `split`-th split: made by the first of them that asks, forgotten
   /// when all have it.
   std::shared_ptr<ThreadGroup> child(int split, int color, const std::vector<int>& members) {
     const std::lock_guard lock(mutex_);
     Child& child = children_[{split, color}];
-    if (!child.group) child.group = std::make_shared<ThreadGroup>(names_of(members), slot_bytes_, alarm_);
+    if (!child.group) child.group = std::make_shared<ThreadGroup>(names_of(members), slot_bytes_);
     auto group = child.group;
     if (++child.taken == members.size()) children_.erase({split, color});
     return group;
@@ -60,7 +81,6 @@ class ThreadGroup {
 
   std::vector<int> names_;
   std::size_t slot_bytes_;
-  std::shared_ptr<Alarm> alarm_;
   std::size_t segment_bytes_;
   std::unique_ptr<std::byte[]> memory_;
   std::mutex mutex_;
@@ -89,8 +109,9 @@ std::vector<int> members_of_split(Slots& slots, const SplitChoice& mine) {
 
 class ThreadCommunicator final : public SlotCommunicator {
  public:
-  ThreadCommunicator(std::shared_ptr<ThreadGroup> group, int rank)
-      : SlotCommunicator(group->slots(rank)), group_(std::move(group)) {}
+  ThreadCommunicator(std::shared_ptr<ThreadGroup> group, int rank, std::shared_ptr<Watch> watch,
+                     std::uint64_t id)
+      : SlotCommunicator(group->slots(rank, std::move(watch), id)), group_(std::move(group)) {}
   // A rank that unwinds is about to say why: its peers shall hear that.
   ~ThreadCommunicator() override {
     if (std::uncaught_exceptions() == 0) slots().leave();
@@ -102,8 +123,9 @@ class ThreadCommunicator final : public SlotCommunicator {
   std::unique_ptr<Communicator> do_split(int color, int key) override {
     const std::vector<int> members = members_of_split(slots(), {color, key});
     const auto own = std::find(members.begin(), members.end(), rank());
-    return std::make_unique<ThreadCommunicator>(group_->child(splits_++, color, members),
-                                                static_cast<int>(own - members.begin()));
+    return std::make_unique<ThreadCommunicator>(
+        group_->child(splits_++, color, members), static_cast<int>(own - members.begin()),
+        slots().group().shared_watch(), slots().group().next_child(color));
   }
 
   std::shared_ptr<ThreadGroup> group_;
@@ -150,19 +172,20 @@ void run_on_threads(int ranks, std::size_t slot_bytes, const std::function<void(
   check(ranks >= 1, "run_on_threads: at least one rank");
   std::vector<int> names(static_cast<std::size_t>(ranks));
   std::iota(names.begin(), names.end(), 0);
-  const auto group = std::make_shared<ThreadGroup>(names, slot_bytes, std::make_shared<Alarm>());
+  const auto group = std::make_shared<ThreadGroup>(names, slot_bytes);
+  ThreadJob job(ranks);
   Failures failures(ranks);
   {
     std::vector<std::jthread> threads;
     try {
       for (int rank = 0; rank < ranks; ++rank) {
         threads.emplace_back([&, rank] {
-          ThreadCommunicator world(group, rank);
+          ThreadCommunicator world(group, rank, std::make_shared<Watch>(job.lookout(rank)), kWorldGroup);
           failures.watch(world, body);
         });
       }
     } catch (const std::exception& error) {  // no more threads: those that run must not wait for the rest
-      group->alarm().raise(error.what());
+      job.alarm.raise(error.what());
       throw;
     }
   }
