@@ -7,7 +7,7 @@ import signal
 import time
 import unittest
 
-from program import sentences, tensors, training, lamina
+from program import lamina, sentences, tensors, training
 from supervised import SupervisedTest, environment, marked, until
 
 USER_ERROR, PREEMPTED, LOST = 2, 4, 5
