@@ -89,9 +89,11 @@ class SupervisedTest(ProgramTest):
         self.runs.mkdir()
         self.checkpoints_of_run = self.runs / "run"
 
+    lane_groups = 2
+
     def words(self, *arguments, launch=(), ranks=2, backoff=0.05):
         """`lamina launch` on `ranks` with quick restarts, of a tiny training with --model-parallel 2."""
-        more = training(self.text, "--model-parallel", 2, "--lane-groups", 2, "--checkpoint", self.checkpoints_of_run,
+        more = training(self.text, "--model-parallel", 2, "--lane-groups", self.lane_groups, "--checkpoint", self.checkpoints_of_run,
                         *arguments)
         start = [] if ranks is None else ["--ranks", ranks]
         return [str(word) for word in (PROGRAM, "launch", *start, "--backoff", backoff, *launch, "--", *more)]
