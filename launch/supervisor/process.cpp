@@ -74,8 +74,8 @@ Process::Process(const std::vector<std::string>& command, const Options& options
 Process::Process(Process&& other) noexcept : id_(std::exchange(other.id_, -1)), status_(other.status_) {}
 
 Process::~Process() {
-  if (id_ <= 0 || status_) return;
-  signal(SIGKILL);
+  if (id_ <= 0 || poll()) return;
+  kill(-id_, SIGKILL);
   poll_for(10s);
 }
 

@@ -24,7 +24,7 @@ class Process {
   explicit Process(const std::vector<std::string>& command, const Options& options);
   Process(Process&& other) noexcept;
   Process& operator=(Process&&) = delete;
-  /// Kills it if it still runs.
+  /// Kills it, and what else is in its group, if it still runs.
   ~Process();
 
   pid_t id() const { return id_; }

@@ -19,7 +19,7 @@ using namespace std::chrono_literals;
 using Clock = std::chrono::steady_clock;
 
 constexpr auto kTick = 500ms;
-constexpr auto kAskAgain = 10s;  // mpirun drops a signal that comes before its ranks run
+constexpr auto kAskAgain = 5s;  // mpirun drops a signal that comes before its ranks run
 constexpr auto kMpirunCleans = 3s;
 
 constexpr int kPreempted = static_cast<int>(ExitCode::preempted_and_saved);

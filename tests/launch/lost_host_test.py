@@ -3,6 +3,7 @@
 bits are those of the undisturbed run."""
 import os
 import pathlib
+import signal
 import sys
 import unittest
 
@@ -58,16 +59,16 @@ class LostHosts(SupervisedTest):
             self.assert_lost(hosts.cut, hosts, 4, rest=2)
 
     def test_a_host_that_comes_back_is_used_again(self):
-        with Hosts(2) as hosts:
-            hosts.cut(2)
-            launched = self.launch_on(hosts, 2)
+        with Hosts(4) as hosts:
+            hosts.cut(4)
+            launched = self.launch_on(hosts, 4)
             launched.wait_for("step-00000100.h5")
-            hosts.mend(2)
-            os.kill(launched.mpirun(), 9)
+            hosts.mend(4)
+            os.kill(launched.mpirun(), signal.SIGKILL)
             self.assert_ends(launched, 0)
-            self.assertEqual([incident["ranks"] for incident in self.incidents()], [1])
-            self.assertIn("on 2 ranks", self.incidents()[0]["next"])
-            self.assert_same_bits(lane_groups=1)
+            self.assertEqual([incident["ranks"] for incident in self.incidents()], [2])
+            self.assertIn("on 4 ranks", self.incidents()[0]["next"])
+            self.assert_same_bits(lane_groups=2)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from supervised import SupervisedTest, environment, marked, until
 
 USER_ERROR, PREEMPTED, LOST = 2, 4, 5
 LONG = ("--steps", 100000, "--checkpoint-every", 200)
-HANG = "step:hang:count=50"
+HANG = "step:hang:count=2"  # just after the first status line
 
 
 class Restarts(SupervisedTest):
@@ -45,15 +45,23 @@ class Restarts(SupervisedTest):
         self.assertIn("mpirun was killed by SIGKILL", self.incidents()[0]["what"])
         self.assert_nothing_left(job)
 
+    def mpirun(self, *lines):
+        """A stand-in for mpirun that calls it."""
+        script = self.runs / "mpirun"
+        script.write_text("\n".join(["#!/bin/sh", *lines]) + "\n")
+        script.chmod(0o700)
+        return ["--mpirun", script]
+
     def test_mpirun_that_hangs_after_its_ranks_is_ended(self):
-        mpirun = self.runs / "mpirun"
-        mpirun.write_text(f'#!/bin/sh\nmpirun "$@"\ncode=$?\nmkdir {self.runs}/hung && exec sleep 1000\nexit $code\n')
-        mpirun.chmod(0o700)
-        launched = self.launch("--checkpoint-every", 5, launch=["--mpirun", mpirun, "--end-timeout", 1],
+        hanging = self.mpirun("setsid sleep 1000 &", 'mpirun "$@"', "code=$?",
+                              f"mkdir {self.runs}/hung && exec sleep 1000", "exit $code")
+        launched = self.launch("--checkpoint-every", 5, launch=[*hanging, "--end-timeout", 1],
                                faults=f"step:kill:rank=1:count=8:{self.once('a')}")
+        job = launched.job()
         self.assert_ends(launched, 0)
         self.assert_same_bits()
         self.assertIn("mpirun did not end within 1 s", self.incidents()[0]["what"])
+        self.assert_nothing_left(job)
 
     def test_the_budget_refills_with_progress(self):
         launched = self.launch("--checkpoint-every", 5, launch=["--max-restarts", 1], faults="step:kill:rank=1:count=7")
@@ -72,10 +80,8 @@ class Restarts(SupervisedTest):
     def test_an_older_run_that_was_to_go_is_not_resumed(self):
         old = lamina(*training(self.text, "--checkpoint", self.checkpoints_of_run, "--lane-groups", 2, "--seed", 9))
         self.assert_done(old)
-        mpirun = self.runs / "mpirun"
-        mpirun.write_text(f'#!/bin/sh\nmkdir {self.runs}/failed 2>/dev/null && exit 213\nexec mpirun "$@"\n')
-        mpirun.chmod(0o700)
-        launched = self.launch("--overwrite", launch=["--mpirun", mpirun])
+        failing = self.mpirun(f"mkdir {self.runs}/failed 2>/dev/null && exit 213", 'exec mpirun "$@"')
+        launched = self.launch("--overwrite", launch=failing)
         self.assert_ends(launched, 0)
         self.assertIn("213", self.incidents()[0]["what"])
         self.assert_same_bits()
