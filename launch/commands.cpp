@@ -61,6 +61,7 @@ Program::Program() {
       "Start it with mpirun to use several processes: mpirun -n 4 lamina train --data text.txt ...\n"
       "See lamina COMMAND --help for the flags of a command.");
   add_train();
+  add_command(app_, "launch", "train under a supervisor that restarts after failures");
   add<EvaluateSettings>("evaluate", "how well a trained model predicts a text", &evaluate);
   add<GenerateSettings>("generate", "text from a trained model", &generate);
   add_checkpoint();
@@ -149,6 +150,8 @@ ExitCode Program::run(const std::vector<std::string>& arguments, Communicator& w
 }  // namespace
 
 ExitCode run_command(const std::vector<std::string>& arguments, Communicator& world) {
+  const bool in_a_job = !arguments.empty() && arguments.front() == "launch";  // else main() has run it
+  require(!in_a_job, "lamina launch starts mpirun itself: start it without mpirun");
   return Program().run(arguments, world);
 }
 

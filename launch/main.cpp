@@ -18,6 +18,7 @@
 
 #include "io/checkpoint.h"
 #include "launch/commands.h"
+#include "launch/commands/launch.h"
 #include "launch/stop_request.h"
 #include "runtime/communicator.h"
 #include "runtime/error.h"
@@ -137,9 +138,11 @@ int main(int argc, char** argv) {
   std::signal(SIGXFSZ, SIG_IGN);  // a file that grows too large is an error of its write, which says so
   lamina::listen_for_stop_requests();
   try {
+    const std::vector<std::string> arguments(argv + 1, argv + argc);
+    if (lamina::asks_for_supervisor(arguments)) return lamina::launch(arguments);
     if (lamina::faults_are_set()) lamina::say("LAMINA_FAULTS is set: this process fails on purpose");
     lamina::MpiSession session(&argc, &argv);
-    return lamina::run({argv + 1, argv + argc}, session.world());
+    return lamina::run(arguments, session.world());
   } catch (const lamina::UserError& error) {
     lamina::say(error.what());
     return static_cast<int>(error.code());

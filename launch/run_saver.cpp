@@ -35,6 +35,7 @@ RunSaver::RunSaver(std::optional<CheckpointFolder> folder, const CheckpointSetti
       grid_(grid) {}
 
 void RunSaver::begin_folder(const CheckpointRecord& record) {
+  const DeadlineScope deadline = patience();
   from_root(grid_.world(), [&] {
     remove_checkpoints(*folder_);
     return std::string();
@@ -52,11 +53,17 @@ void RunSaver::begin_folder(const CheckpointRecord& record) {
 }
 
 void RunSaver::save(const CheckpointRecord& record) {
+  const DeadlineScope deadline = patience();
   const Clock::time_point start = Clock::now();
   finish();  // the snapshot serves one at a time
   begin(record);
   pending_->stall_seconds = seconds_since(start);
   if (settings_.checkpoint_mode == "sync") finish();
+}
+
+/// Disks take longer than peers.
+DeadlineScope RunSaver::patience() {
+  return {grid_.world(), std::chrono::seconds(settings_.checkpoint_timeout)};
 }
 
 void RunSaver::begin(const CheckpointRecord& record) {
@@ -80,6 +87,7 @@ void RunSaver::finish() {
 
 void RunSaver::go_on(const std::function<void(CheckpointSave&)>& how) {
   if (!pending_) return;
+  const DeadlineScope deadline = patience();
   const Clock::time_point start = Clock::now();
   try {
     how(pending_->run.save);

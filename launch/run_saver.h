@@ -51,6 +51,7 @@ class RunSaver {
     double stall_seconds;  ///< that training has waited for it
   };
 
+  DeadlineScope patience();
   void begin(const CheckpointRecord& record);
   void go_on(const std::function<void(CheckpointSave&)>& how);
   void complete();

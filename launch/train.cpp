@@ -32,6 +32,7 @@ std::optional<CheckpointFolder> open_folder(const CheckpointSettings& settings, 
 
 TrainingResult train(const Configuration& configuration, Communicator& world) {
   configuration.validate();
+  const DeadlineScope deadline(world, std::chrono::seconds(configuration.run.collective_timeout));
   const Progress progress(world.rank() == 0);
   const auto folder = open_folder(configuration.checkpoint, world);
   std::optional<ResumePoint> point;

@@ -97,6 +97,8 @@ void Training::open_metrics(std::optional<std::int64_t> kept) {
 
 /// Falls back to older checkpoints while files turn out to be damaged; false: none is left.
 bool Training::resume(ResumePoint point) {
+  const DeadlineScope deadline(grid_.world(),
+                               std::chrono::seconds(configuration_.checkpoint.checkpoint_timeout));
   require_same_run(configuration_, grid_.tiling(), corpus_.vocabulary, point);
   for (;;) {
     try {
@@ -153,6 +155,7 @@ bool Training::train_step() {
   if (batch_.first) state_.reset(*backend_);
   ++step_;
   ++interval_.steps;
+  grid_.world().note_step(step_);
 
   StepNote note{.stop = stop_requested(), .save_is_idle = saver_.is_idle(), .non_finite = forward_backward()};
   gradient_norm_ = global_gradient_norm(model_.parameters(), *backend_, grid_.model());

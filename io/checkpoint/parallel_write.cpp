@@ -44,12 +44,16 @@ void write_in_parallel(const std::filesystem::path& partial,
   const hdf5::Section section;
   std::optional<Handle> file;
   agree(world, [&] {
-    const Handle access = hdf5::parallel_access(world.native_handle());
-    file.emplace(hdf5::open_file(partial, H5F_ACC_RDWR, access));
+    world.in_library([&] {
+      const Handle access = hdf5::parallel_access(world.native_handle());
+      file.emplace(hdf5::open_file(partial, H5F_ACC_RDWR, access));
+    });
   });
   agree(world, [&] {
     const std::string writing = failure_of([&] { write_own_boxes(*file, tensors); });
-    const std::string finishing = failure_of([&] { hdf5::finish(*file); });  // collective: in any case
+    std::string finishing;
+    world.in_library(
+        [&] { finishing = failure_of([&] { hdf5::finish(*file); }); });  // collective: in any case
     const std::string failure = writing.empty() ? finishing : writing;
     if (!failure.empty()) throw std::runtime_error(failure + free_space_note(partial));
     synchronize(partial);

@@ -10,7 +10,8 @@ from repository import ROOT, Example
 
 
 def scripts(root):
-    return sorted([*root.glob("launch/**/*.sh"), *root.glob("tests/**/*.sh"), *root.glob(".ci/run")])
+    return sorted([*root.glob("launch/**/*.sh"), *root.glob("launch/**/*.sbatch"), *root.glob("tests/**/*.sh"),
+                   *root.glob(".ci/run")])
 
 
 def complaints(root):

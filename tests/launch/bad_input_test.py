@@ -161,9 +161,19 @@ class FullDisk(BadInput):
         disk = self.mount(16)
         self.all_refused(self.training("--checkpoint", disk, words=["first checkpoint", "--checkpoint"]))
 
+    def test_three_failures_in_a_row_end_the_run(self):
+        disk = self.mount(512)
+        process = self.train("--checkpoint", disk, "--checkpoint-every", 1, "--keep", 0, ranks=RANKS)
+        self.assertEqual(process.returncode, NOT_WRITTEN, process.stderr)
+        said = sentences(process)
+        self.assertEqual(len(said), 3, said)
+        self.assertIn("failure 3 in a row, and --max-checkpoint-failures is 3", said[-1])
+        self.assert_done(lamina("checkpoint", "verify", disk))
+
     def test_no_room_for_the_last_one(self):
         disk = self.mount(1024)
-        process = self.train("--checkpoint", disk, "--checkpoint-every", 1, "--keep", 0, ranks=RANKS)
+        process = self.train("--checkpoint", disk, "--checkpoint-every", 1, "--keep", 0, "--max-checkpoint-failures", 0,
+                             ranks=RANKS)
         self.assertEqual(process.returncode, NOT_WRITTEN, process.stderr)
         self.assertIn(b"20/20  loss", process.stdout)
         self.assertIn("No space left on device", sentences(process)[-1])

@@ -1,6 +1,7 @@
 # ctest: labels=program,mpi,fault timeout=120
 """SIGUSR1 asks a job to save and end; the run that goes on has the same bits."""
 import os
+import pathlib
 import re
 import signal
 import subprocess
@@ -45,6 +46,17 @@ class Preemption(ProgramTest):
         code, _, error = self.preempted(2)
         self.assertEqual(code, 7)
         self.assertIn("nothing is saved without --checkpoint", error)
+
+    def test_a_disk_that_is_full_then_keeps_the_older_checkpoint(self):
+        folder = self.folder / "full"
+        self.assert_done(self.train("--steps", 2, "--lane-groups", 2, "--checkpoint", folder))
+        os.environ["LAMINA_FAULTS"] = "file_rename:enospc:times=0"
+        self.addCleanup(os.environ.pop, "LAMINA_FAULTS")
+        code, _, error = self.preempted(2, "--checkpoint", folder, "--resume")
+        self.assertEqual(code, 7, error)
+        self.assertIn("No space left", error)
+        self.assertEqual([file.name for file in sorted(pathlib.Path(folder).iterdir())],
+                         ["step-00000000.h5", "step-00000002.h5"])
 
 
 if __name__ == "__main__":

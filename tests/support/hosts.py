@@ -192,8 +192,11 @@ def runs(pid, program):
 
 
 def agent(switch, address, *words):
-    """What mpirun calls instead of ssh."""
-    os.execvp("ip", inside(f"{switch}-{address.rpartition('.')[2]}", ["/bin/sh", "-c", " ".join(words)]))
+    """What mpirun calls instead of ssh. It reaches no host whose cable is cut."""
+    host = address.rpartition(".")[2]
+    if "state UP" not in ip("-n", switch, "link", "show", f"host{host}"):
+        sys.exit(f"{address} does not answer")
+    os.execvp("ip", inside(f"{switch}-{host}", ["/bin/sh", "-c", " ".join(words)]))
 
 
 if __name__ == "__main__":

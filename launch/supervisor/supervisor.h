@@ -1,0 +1,77 @@
+// Keeps a training running: starts mpirun, watches it, and starts it again from the newest checkpoint on what
+// is left of the hosts.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "io/checkpoint.h"
+#include "launch/configuration.h"
+#include "launch/supervisor/hosts.h"
+#include "launch/supervisor/incidents.h"
+#include "launch/supervisor/job_end.h"
+#include "launch/supervisor/job_grid.h"
+#include "launch/supervisor/job_processes.h"
+#include "launch/supervisor/process.h"
+#include "launch/supervisor/settings.h"
+
+namespace lamina {
+
+class Supervisor {
+ public:
+  /// `arguments` are those of `lamina train` and `configuration` what they mean, both checked. Throws
+  /// UserError.
+  Supervisor(LaunchSettings settings, std::vector<std::string> arguments, const Configuration& configuration);
+
+  /// Runs the training to its end and returns the exit code.
+  int run();
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  /// What a start uses.
+  struct Placement {
+    JobGrid grid;
+    std::vector<Host> hosts;  ///< none: this machine, or those that a batch system gives mpirun
+  };
+
+  JobEnd run_job(const Placement& placement);
+  std::optional<Placement> place() const;
+  std::vector<Host> answering_hosts() const;
+  std::vector<std::string> command(const Placement& placement) const;
+  void add_hosts(std::vector<std::string>& words) const;
+  void add_this_machine(std::vector<std::string>& words, int ranks) const;
+  std::vector<std::string> training(const JobGrid& grid) const;
+  bool old_checkpoints_are_left() const;
+  void refill_after_progress();
+  std::optional<JobEnd> wait_for_restart();
+  int conclude(const JobEnd& end, const std::string& why);
+  void report(const JobEnd& end, const std::string& next);
+  std::optional<std::int64_t> newest_step() const;
+  std::filesystem::path hostfile() const;
+
+  LaunchSettings settings_;
+  std::vector<std::string> arguments_;
+  CheckpointFolder folder_;
+  bool resume_, overwrite_;
+  std::vector<Host> hosts_;
+  int ranks_;          ///< of the first start
+  GridSettings grid_;  ///< of the first start, with its lane groups
+
+  Signals signals_;
+  JobFolder job_;
+  Incidents incidents_;
+  std::map<std::filesystem::path, std::filesystem::file_time_type> old_checkpoints_;
+
+  int attempt_ = 0, restarts_left_;
+  std::chrono::duration<double> pause_, lasted_{0};
+  std::optional<std::int64_t> step_at_start_;
+  JobGrid last_grid_;
+};
+
+}  // namespace lamina
