@@ -66,6 +66,9 @@ def wrong_flags(code):
                 found.append(f"`{call[:70]}`: no such command")
                 continue
             allowed, given = flags_of(PROGRAM, *max(known, key=len)), program[1]
+            if " -- train" in given:  # what the supervisor starts
+                found += wrong_flags("lamina " + given.partition(" -- ")[2])
+                given = given.partition(" -- ")[0]
         elif script:
             allowed, given = flags_of(str(ROOT / script)), call.partition(script)[2]
         elif call.startswith("--"):
