@@ -104,6 +104,7 @@ bool Training::resume(ResumePoint point) {
     try {
       load_run(point.file, tensors(), *backend_, grid_);
       step_ = point.record.step;
+      validation_loss_ = point.record.validation_loss;
       saver_.loaded(step_);
       if (grid_.is_root()) saver_.folder().remove_partials();
       progress_.note(fmt::format("resumed from {}, step {}", point.file.string(), step_));
@@ -184,6 +185,7 @@ bool Training::go_on_without_update() {
   const std::string what =
       fmt::format("{} at step {}", agreement_.non_finite_text(model_.parameters()), step_);
   const auto stop = [&](const char* because) {
+    saver_.finish();  // the checkpoint on its way is of a step that was right
     throw UserError(
         fmt::format("{}{}: lower --learning-rate or set --clip-norm, and --resume", what, because),
         ExitCode::non_finite_loss);
@@ -285,7 +287,12 @@ void Training::save() {
 }
 
 void Training::require_equal_replicas() {
-  lamina::require_equal_replicas(model_.parameters(), optimizer_, step_, *backend_, grid_);
+  try {
+    lamina::require_equal_replicas(model_.parameters(), optimizer_, step_, *backend_, grid_);
+  } catch (const UserError&) {
+    saver_.finish();  // the checkpoint on its way is of replicas that were equal
+    throw;
+  }
 }
 
 TrainingResult Training::end() {

@@ -16,6 +16,7 @@ class Numbers(ProgramTest):
     def test_a_gradient_that_is_not_finite_stops_the_run_naming_tensor_and_rank(self):
         process = self.train_on_grid("stop", faults="gradient:corrupt:rank=2:count=8")
         self.assert_refused(process, 6, ["the gradient of embedding", "rank 2", "step 8", "--learning-rate"])
+        self.assertTrue((self.folder / "stop" / "step-00000005.h5").exists(), "the checkpoint on its way was lost")
 
     def test_a_parameter_that_is_not_finite_is_the_cause_of_what_follows(self):
         process = self.train("--learning-rate", 1e38, "--optimizer", "sgd", "--clip-norm", 0)
@@ -53,8 +54,9 @@ class Numbers(ProgramTest):
         self.assert_refused(self.train("--non-finite", "rollback"), 2, ["--non-finite rollback", "--checkpoint"])
 
     def test_replicas_that_differ_stop_the_run_naming_tensor_and_ranks(self):
-        process = self.train_on_grid("flip", "--consistency-every", 3, faults="parameter:corrupt:rank=3:count=7")
-        self.assert_refused(process, 8, ["/parameters/embedding", "ranks 1, 3", "step 9"])
+        process = self.train_on_grid("flip", "--consistency-every", 1, faults="parameter:corrupt:rank=3:count=7")
+        self.assert_refused(process, 8, ["/parameters/embedding", "ranks 1, 3", "step 7"])
+        self.assertTrue((self.folder / "flip" / "step-00000005.h5").exists(), "the checkpoint on its way was lost")
 
     def test_the_odd_one_out_of_four_replicas_is_named(self):
         process = self.train("--lane-groups", 4, "--consistency-every", 1, ranks=4,
