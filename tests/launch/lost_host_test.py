@@ -5,6 +5,7 @@ import os
 import pathlib
 import signal
 import sys
+import time
 import unittest
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "support"))
@@ -41,7 +42,12 @@ class LostHosts(SupervisedTest):
         launched = self.launch_on(hosts, count)
         launched.wait_for("step-00000100.h5")
         job = launched.job()
+        injected = time.time()
         harm(count)
+        launched.wait_for(f"host {hosts.address(count)} does not answer", launched.error)
+        named = time.time()
+        launched.wait_for("resumed from")
+        went_on = time.time()
         self.assert_ends(launched, 0, seconds=90)
         incident = self.incidents()[0]
         self.assertEqual(incident["ranks"], count)
@@ -49,6 +55,7 @@ class LostHosts(SupervisedTest):
         self.assertIn(f"host {hosts.address(count)} does not answer", launched.said())
         self.assert_same_bits(lane_groups=count // 2)
         self.assert_nothing_left(job)
+        self.record(f"{harm.__name__} of one host of {count}", injected, named, went_on)
 
     def test_a_host_dies(self):
         with Hosts(2) as hosts:
