@@ -87,9 +87,9 @@ class CheckpointFolder {
  private:
   /// What is in a file that prune() has looked into.
   struct Content {
-    std::filesystem::file_time_type written;
-    bool is_whole = false;
-    std::optional<double> validation_loss;
+    std::filesystem::file_time_type written{};
+    bool is_whole = false, is_readable = true;
+    std::optional<double> validation_loss{};
   };
 
   const Content& content_of(const std::filesystem::path& file);

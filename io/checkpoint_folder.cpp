@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <exception>
 #include <limits>
 #include <optional>
 #include <span>
@@ -98,13 +99,15 @@ const CheckpointFolder::Content& CheckpointFolder::content_of(const fs::path& fi
   std::error_code error;
   const fs::file_time_type written = fs::last_write_time(file, error);
   const auto known = known_.find(file);
-  if (known != known_.end() && known->second.written == written) return known->second;
-  Content content{written, false, std::nullopt};
+  if (known != known_.end() && known->second.written == written && known->second.is_readable)
+    return known->second;
+  Content content{.written = written};
   try {
     content.validation_loss = read_record(file).validation_loss;
     content.is_whole = true;
   } catch (const DamagedCheckpoint&) {
-  } catch (const UserError&) {
+  } catch (const UserError&) {  // locked, or its disk does not answer: it may be the best one
+    content.is_readable = false;
   }
   return known_[file] = content;
 }
@@ -134,13 +137,19 @@ void CheckpointFolder::prune(const RetentionPolicy& policy) {
   const std::size_t last = std::min(files.size(), static_cast<std::size_t>(policy.keep_last));
   const auto newest = newest_whole(files);
   const auto lowest = policy.keep_best ? best(files) : std::nullopt;
+  std::exception_ptr first_failure;
   for (const fs::path& file : std::span(files).first(files.size() - last)) {
     const std::int64_t step = *step_of(file.filename().string(), kEnd);
     if (policy.keep_every > 0 && step % policy.keep_every == 0) continue;
-    if (file == newest || file == lowest) continue;
-    remove_file(file);
+    if (file == newest || file == lowest || (policy.keep_best && !content_of(file).is_readable)) continue;
+    try {
+      remove_file(file);
+    } catch (const UserError&) {  // the others may still go
+      if (!first_failure) first_failure = std::current_exception();
+    }
     known_.erase(file);
   }
+  if (first_failure) std::rethrow_exception(first_failure);
 }
 
 fs::path CheckpointFolder::set_aside(const fs::path& file) {

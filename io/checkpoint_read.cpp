@@ -59,6 +59,8 @@ void fill(const checkpoint::Descriptor& file, const DescribedTensor& stored,
                       stored.layout.path, box.values.size()));
   try {
     checkpoint::read_boxes(file, stored.place, wanted);
+  } catch (const checkpoint::ReadError&) {
+    throw;
   } catch (const std::runtime_error& error) {
     throw checkpoint::Damage(fmt::format("{}: {}", stored.layout.path, error.what()));
   }

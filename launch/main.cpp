@@ -42,7 +42,7 @@ struct Outcome {
 
 void say(const std::string& message) {
   std::fflush(stdout);
-  fmt::print(stderr, "lamina: {}\n", message);
+  std::fputs(fmt::format("lamina: {}\n", message).c_str(), stderr);
 }
 
 void say_alone(int rank, const std::string& message) {

@@ -143,7 +143,8 @@ void Progress::note(const std::string& line) const {
 void Progress::warning(const std::string& line) const {
   if (!shown_) return;
   std::fflush(stdout);
-  fmt::print(stderr, "lamina: warning: {}\n", line);
+  std::fputs(fmt::format("lamina: warning: {}\n", line).c_str(),
+             stderr);  // training survives a full disk here, too
 }
 
 }  // namespace lamina

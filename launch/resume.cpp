@@ -6,6 +6,18 @@
 #include "runtime/error.h"
 
 namespace lamina {
+namespace {
+
+bool is_whole(const std::filesystem::path& file) {
+  try {
+    verify_checkpoint(file);
+    return true;
+  } catch (const DamagedCheckpoint&) {
+    return false;
+  }
+}
+
+}  // namespace
 
 std::optional<ResumePoint> find_resume_point(const CheckpointFolder& folder, Communicator& world,
                                              const Progress& progress) {
@@ -28,7 +40,16 @@ std::optional<ResumePoint> find_resume_point(const CheckpointFolder& folder, Com
 void set_aside_damaged(const std::filesystem::path& file, const std::string& damage, Communicator& world,
                        const Progress& progress) {
   world.barrier();  // nobody reads it any more
-  const std::string aside = from_root(world, [&] { return CheckpointFolder::set_aside(file).string(); });
+  const std::string aside = from_root(world, [&] {
+    if (is_whole(file)) {
+      throw UserError(
+          fmt::format("{}; but rank 0 finds every bit of it right, so the fault is with the host or the "
+                      "mount of the rank that read it: nothing is set aside, --resume elsewhere",
+                      damage),
+          ExitCode::damaged_checkpoint);
+    }
+    return CheckpointFolder::set_aside(file).string();
+  });
   progress.warning(fmt::format("{}; kept as {}, going on with an older checkpoint", damage, aside));
 }
 

@@ -20,7 +20,13 @@ double seconds_since(Clock::time_point start) {
 /// A run that begins anew removes what an earlier one left in the folder.
 void remove_checkpoints(const CheckpointFolder& folder) {
   folder.remove_partials();
-  for (const auto& file : folder.list()) std::filesystem::remove(file);
+  for (const auto& file : folder.list()) {
+    std::error_code error;
+    std::filesystem::remove(file, error);
+    if (error)
+      throw UserError(fmt::format("{} cannot be removed: {}; remove it or give another --checkpoint",
+                                  file.string(), error.message()));
+  }
 }
 
 }  // namespace
@@ -66,7 +72,23 @@ DeadlineScope RunSaver::patience() {
   return {grid_.world(), std::chrono::seconds(settings_.checkpoint_timeout)};
 }
 
+/// A checkpoint that is not finite could replace all that are.
+void RunSaver::require_finite(std::int64_t step) {
+  on_every_rank(grid_.world(), [&] {
+    ParameterTable& table = run_.model.parameters();
+    if (backend_.all_finite(table.values())) return;
+    for (int i = 0; i < static_cast<int>(table.all().size()); ++i)
+      if (!backend_.all_finite(table.value(i)))
+        throw UserError(
+            fmt::format("the parameter {} is not finite on rank {} after step {}, so no checkpoint of it "
+                        "is written: lower --learning-rate or set --clip-norm, and --resume",
+                        table[i].name, grid_.world().rank(), step),
+            ExitCode::non_finite_loss);
+  });
+}
+
 void RunSaver::begin(const CheckpointRecord& record) {
+  require_finite(record.step);
   require_equal_replicas(run_.model.parameters(), *run_.optimizer, record.step, backend_, grid_);
   const std::filesystem::path file = folder_->file_of(record.step);
   const CheckpointIo io = settings_.checkpoint_io == "mpi-io" ? CheckpointIo::mpi_io : CheckpointIo::posix;

@@ -52,6 +52,7 @@ class RunSaver {
   };
 
   DeadlineScope patience();
+  void require_finite(std::int64_t step);
   void begin(const CheckpointRecord& record);
   void go_on(const std::function<void(CheckpointSave&)>& how);
   void complete();

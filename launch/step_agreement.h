@@ -35,6 +35,7 @@ class StepAgreement {
   bool stop() const { return stop_; }
   bool save_is_idle() const { return save_is_idle_; }
   bool all_finite() const { return first_.place == NonFinite::Place::nowhere; }
+  bool parameters_are_finite() const { return first_.place != NonFinite::Place::parameter; }
   /// "the gradient of lstm0/W_h is not finite on rank 3": the first place, and the lowest rank that has it.
   std::string non_finite_text(const ParameterTable& table) const;
 

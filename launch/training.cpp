@@ -106,7 +106,10 @@ bool Training::resume(ResumePoint point) {
       step_ = point.record.step;
       validation_loss_ = point.record.validation_loss;
       saver_.loaded(step_);
-      if (grid_.is_root()) saver_.folder().remove_partials();
+      from_root(grid_.world(), [&] {
+        saver_.folder().remove_partials();
+        return std::string();
+      });
       progress_.note(fmt::format("resumed from {}, step {}", point.file.string(), step_));
       return true;
     } catch (const DamagedCheckpoint& damage) {
@@ -191,6 +194,7 @@ bool Training::go_on_without_update() {
         ExitCode::non_finite_loss);
   };
   const std::string& policy = configuration_.run.non_finite;
+  if (!agreement_.parameters_are_finite() && policy == "skip") stop(", and no skipped update can mend it");
   if (policy == "skip") {
     if (++skipped_in_a_row_ == kMostSkippedInARow) stop(", the tenth in a row that was skipped");
     progress_.warning(what + "; its update is skipped, and the lanes begin again from a zero state");
@@ -255,7 +259,7 @@ void Training::validate() {
   const double communication = communication_seconds();
   const EvaluationResult result =
       evaluate_text(model_, *validation_lanes_, *backend_, grid_, configuration_.run.time_steps);
-  validation_loss_ = result.loss;
+  if (std::isfinite(result.loss)) validation_loss_ = result.loss;  // else it is none that could be the best
   progress_.validation(step_, result.loss, result.predictions);
   if (metrics_)
     metrics_->write(

@@ -73,8 +73,9 @@ void write_at(const Descriptor& file, std::int64_t place, std::span<const std::b
 
 void read_at(const Descriptor& file, std::int64_t place, std::span<std::byte> bytes) {
   while (!bytes.empty()) {
-    const ssize_t read =
-        system_call("cannot read it", [&] { return ::pread(file, bytes.data(), bytes.size(), place); });
+    const ssize_t read = ::pread(file, bytes.data(), bytes.size(), place);
+    if (read < 0 && errno == EINTR) continue;
+    if (read < 0) throw ReadError(fmt::format("cannot read it: {}", std::strerror(errno)));
     if (read == 0) throw std::runtime_error("cannot read it: it ends too early");
     bytes = bytes.subspan(static_cast<std::size_t>(read));
     place += read;

@@ -5,9 +5,16 @@
 #include <cstdint>
 #include <filesystem>
 #include <span>
+#include <stdexcept>
 #include <string>
 
 namespace lamina::checkpoint {
+
+/// The disk does not give what it holds: nothing is known of the file then.
+class ReadError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
 
 /// A file descriptor, owned.
 class Descriptor {

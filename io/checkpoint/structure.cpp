@@ -9,6 +9,7 @@
 #include <limits>
 #include <map>
 
+#include "io/checkpoint/disk.h"
 #include "io/checkpoint/format.h"
 #include "io/checkpoint/layout.h"
 #include "io/checkpoint/metadata.h"
@@ -251,6 +252,10 @@ void with_checkpoint(const fs::path& file, const std::function<void(hid_t, const
     read(open, read_structure(open, datasets));
   } catch (const Damage& error) {
     throw damaged(error);
+  } catch (const ReadError& error) {
+    throw UserError(
+        fmt::format("checkpoint {}: {}; look at its disk or mount on this host, the file stays as it is",
+                    file.string(), error.what()));
   } catch (const hdf5::Error& error) {
     if (error.is_lock()) throw UserError(fmt::format("checkpoint {}: {}", file.string(), error.what()));
     throw damaged(error);

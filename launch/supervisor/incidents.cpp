@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <cstdio>
 #include <ctime>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -45,8 +46,9 @@ void Incidents::report(const Incident& incident) {
 
 void Incidents::list() const {
   if (lines_.size() < 2) return;  // one was just reported
-  fmt::print(stderr, "lamina: {} incidents in this run:\n", lines_.size());
-  for (const std::string& line : lines_) fmt::print(stderr, "  {}\n", line);
+  std::string text = fmt::format("lamina: {} incidents in this run:\n", lines_.size());
+  for (const std::string& line : lines_) text += fmt::format("  {}\n", line);
+  std::fputs(text.c_str(), stderr);  // where nobody reads it, the run goes on
 }
 
 }  // namespace lamina

@@ -40,6 +40,7 @@ void unblock_all_signals() {
   if (getppid() != parent) _exit(127);
   setpgid(0, 0);
   unblock_all_signals();
+  std::signal(SIGPIPE, SIG_DFL);
   point_to_null(STDIN_FILENO, O_RDONLY);
   if (options.silent) {
     point_to_null(STDOUT_FILENO, O_WRONLY);
@@ -105,6 +106,7 @@ int Process::end(std::chrono::milliseconds patience) {
 }
 
 Signals::Signals() {
+  std::signal(SIGPIPE, SIG_IGN);  // whoever read the output may go; the run stays
   sigemptyset(&taken_);
   sigaddset(&taken_, SIGCHLD);
   for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR1}) {

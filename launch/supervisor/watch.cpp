@@ -124,7 +124,9 @@ JobEnd stopped_between_jobs(int signal) {
 }
 
 void say_at_supervisor(const std::string& message) {
-  fmt::print(stderr, "lamina: {:%H:%M:%S} {}\n", fmt::localtime(std::time(nullptr)), message);
+  const std::string line =
+      fmt::format("lamina: {:%H:%M:%S} {}\n", fmt::localtime(std::time(nullptr)), message);
+  std::fputs(line.c_str(), stderr);  // where nobody reads it, the run goes on
 }
 
 }  // namespace lamina

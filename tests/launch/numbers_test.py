@@ -2,7 +2,7 @@
 """Numbers that go wrong on one rank: not finite, or not the same as on the rank that must hold them alike."""
 import unittest
 
-from program import ProgramTest, sentences, tensors
+from program import ProgramTest, lamina, sentences, tensors
 
 LAST = "step-00000020.h5"
 
@@ -21,6 +21,14 @@ class Numbers(ProgramTest):
     def test_a_parameter_that_is_not_finite_is_the_cause_of_what_follows(self):
         process = self.train("--learning-rate", 1e38, "--optimizer", "sgd", "--clip-norm", 0)
         self.assert_refused(process, 6, ["is not finite on rank 0", "step"])
+
+    def test_no_checkpoint_is_written_of_parameters_that_are_not_finite(self):
+        for policy in "stop", "skip":
+            folder = self.folder / f"huge-{policy}"
+            process = self.train("--learning-rate", 1e300, "--optimizer", "sgd", "--clip-norm", 0, "--checkpoint", folder,
+                                 "--checkpoint-every", 1, "--non-finite", policy)
+            self.assert_refused(process, 6, ["parameter", "is not finite on rank 0"])
+            self.assert_done(lamina("generate", "--checkpoint", folder, "--length", 3))
 
     def test_a_skipped_update_leaves_the_run_going(self):
         process = self.train_on_grid("skip", "--non-finite", "skip", faults="gradient:corrupt:rank=1:count=8")
