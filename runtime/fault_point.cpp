@@ -21,9 +21,10 @@
 namespace lamina {
 namespace {
 
-constexpr std::array<std::string_view, 12> kPoints{
+constexpr std::array<std::string_view, 13> kPoints{
     "step",          "forward_exchange",   "gradient_sync", "gradient",   "parameter", "checkpoint_write",
-    "before_rename", "before_folder_sync", "file_open",     "file_write", "file_sync", "file_rename"};
+    "before_rename", "before_folder_sync", "file_open",     "file_write", "file_sync", "file_rename",
+    "file_read"};
 
 enum class Action : std::uint8_t { kill, stop, crash, hang, enospc, eio, corrupt };
 constexpr std::array<std::string_view, 7> kActions{"kill",   "stop", "crash",  "hang",

@@ -29,6 +29,7 @@ enum class FaultPoint : std::uint8_t {
   file_write,
   file_sync,
   file_rename,
+  file_read,
 };
 
 /// Whether LAMINA_FAULTS lists any. Throws UserError, naming what is wrong, where it cannot be read.

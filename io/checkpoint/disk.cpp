@@ -72,6 +72,8 @@ void write_at(const Descriptor& file, std::int64_t place, std::span<const std::b
 }
 
 void read_at(const Descriptor& file, std::int64_t place, std::span<std::byte> bytes) {
+  if (const int error = injected_error(FaultPoint::file_read); error != 0)
+    throw ReadError(fmt::format("cannot read it: {}", std::strerror(error)));
   while (!bytes.empty()) {
     const ssize_t read = ::pread(file, bytes.data(), bytes.size(), place);
     if (read < 0 && errno == EINTR) continue;
