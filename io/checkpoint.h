@@ -74,6 +74,8 @@ class CheckpointFolder {
   void prepare() const;
   /// Complete checkpoints, by step, ascending; partial and set-aside files are not listed.
   std::vector<std::filesystem::path> list() const;
+  /// What set_aside() has put aside, by step.
+  std::vector<std::filesystem::path> list_set_aside() const;
   std::filesystem::path file_of(std::int64_t step) const;  ///< "step-00001200.h5"
   /// Removes leftovers of interrupted writes ("….h5.partial").
   void remove_partials() const;

@@ -18,7 +18,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const std::string kStart = "step-", kEnd = ".h5", kPartial = ".h5.partial";
+const std::string kStart = "step-", kEnd = ".h5", kPartial = ".h5.partial", kDamaged = ".damaged";
 
 /// The step in "step-<digits><end>"; none for any other name.
 std::optional<std::int64_t> step_of(const std::string& name, const std::string& end) {
@@ -32,12 +32,19 @@ std::optional<std::int64_t> step_of(const std::string& name, const std::string& 
   return step;
 }
 
-/// Regular files of the folder whose names are "step-<digits><end>", by step.
-std::vector<fs::path> files_by_step(const fs::path& folder, const std::string& end) {
+/// `name` without the end that set_aside() gave it; empty where it has none.
+std::string name_before_damage(const std::string& name) {
+  const std::size_t end = name.find(kDamaged);
+  return end == std::string::npos ? "" : name.substr(0, end);
+}
+
+/// Regular files of the folder for whose names step_of(name) is set, by step.
+template <class StepOf>
+std::vector<fs::path> files_by_step(const fs::path& folder, const StepOf& step_of) {
   std::vector<std::pair<std::int64_t, fs::path>> found;
   std::error_code error;
   for (fs::directory_iterator entry(folder, error), none; !error && entry != none; entry.increment(error)) {
-    const auto step = step_of(entry->path().filename().string(), end);
+    const std::optional<std::int64_t> step = step_of(entry->path().filename().string());
     if (step && entry->is_regular_file()) found.emplace_back(*step, entry->path());
   }
   if (error && error != std::errc::no_such_file_or_directory)
@@ -85,14 +92,22 @@ void CheckpointFolder::prepare() const {
   remove_file(probe);
 }
 
-std::vector<fs::path> CheckpointFolder::list() const { return files_by_step(folder_, kEnd); }
+std::vector<fs::path> CheckpointFolder::list() const {
+  return files_by_step(folder_, [](const std::string& name) { return step_of(name, kEnd); });
+}
+
+std::vector<fs::path> CheckpointFolder::list_set_aside() const {
+  return files_by_step(folder_,
+                       [](const std::string& name) { return step_of(name_before_damage(name), kEnd); });
+}
 
 fs::path CheckpointFolder::file_of(std::int64_t step) const {
   return folder_ / fmt::format("{}{:08}{}", kStart, step, kEnd);
 }
 
 void CheckpointFolder::remove_partials() const {
-  for (const fs::path& file : files_by_step(folder_, kPartial)) remove_file(file);
+  const auto partial_step = [](const std::string& name) { return step_of(name, kPartial); };
+  for (const fs::path& file : files_by_step(folder_, partial_step)) remove_file(file);
 }
 
 const CheckpointFolder::Content& CheckpointFolder::content_of(const fs::path& file) {
@@ -154,9 +169,9 @@ void CheckpointFolder::prune(const RetentionPolicy& policy) {
 
 fs::path CheckpointFolder::set_aside(const fs::path& file) {
   fs::path target = file;
-  target += ".damaged";
+  target += kDamaged;
   for (int number = 2; fs::exists(target); ++number)
-    target = fs::path(file) += fmt::format(".damaged-{}", number);
+    target = fs::path(file) += fmt::format("{}-{}", kDamaged, number);
   std::error_code error;
   fs::rename(file, target, error);
   if (error)

@@ -122,9 +122,21 @@ class CheckpointSave::Protocol {
 
   /// Waits for this rank's work; then all ranks go on, or none.
   void end_stage() {
+    wait_for_disk();
     checkpoint::agree(world_, [&] {
       if (job_.valid()) job_.get();
     });
+  }
+
+  /// A call of the system that hangs cannot be called off, nor the thread that is in it: the job ends here,
+  /// a little before the other ranks find that this one is late.
+  void wait_for_disk() const {
+    const auto limit = world_.deadline() * 9 / 10;
+    if (!job_.valid() || limit.count() == 0) return;
+    if (job_.wait_for(limit) == std::future_status::ready) return;
+    MpiSession::abort(ExitCode::peer_lost, world_.rank(),
+                      fmt::format("the disk of {} has not answered for {:.3g} s; see --checkpoint-timeout",
+                                  partial_.string(), std::chrono::duration<double>(limit).count()));
   }
 
   void begin_next_stage() {

@@ -53,8 +53,8 @@ void say_alone(int rank, const std::string& message) {
 
 /// Ends the whole job, for the other ranks may wait for this one.
 [[noreturn]] void fail_alone(int rank, ExitCode code, const std::string& message) {
-  say_alone(rank, message);
-  MpiSession::abort(static_cast<int>(code));
+  std::fflush(stdout);
+  MpiSession::abort(code, rank, message);
 }
 
 /// Ends the process when it lives longer than `limit`.

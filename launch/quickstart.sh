@@ -31,6 +31,7 @@ make_short() {
 # --- how it is run --------------------------------------------------------------------------------------------
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 folder=$root/quickstart
+preset=release
 ranks=
 short=
 lane_groups=4  # fixed: every number of ranks gives the same model, bit for bit
@@ -40,11 +41,12 @@ usage() {
 Installs what Lamina needs, builds it, and trains a small model on the King James text:
 about three minutes of training on four cores.
 
-  launch/quickstart.sh [--short] [--ranks N] [--folder DIR]
+  launch/quickstart.sh [--short] [--ranks N] [--folder DIR] [--preset NAME]
 
   --short       a tiny model and few steps, to see that everything works
   --ranks N     processes: 1, 2, 4 or 8 (default: 4, fewer on fewer cores)
   --folder DIR  where text, checkpoints, metrics and the loss curve go (default: quickstart/)
+  --preset NAME the build that is used: release (default) or dev
   --help        this text
 USAGE
 }
@@ -69,6 +71,13 @@ read_arguments() {
         [[ -n "${2:-}" ]] || refuse "$1 needs a value"
         if [[ "$1" == --ranks ]]; then ranks=$2; else folder=$(realpath --canonicalize-missing -- "$2"); fi
         shift
+        ;;
+      --preset)
+        preset=${2:-}
+        case "$preset" in
+          release | dev) shift ;;
+          *) refuse "'$preset' is no preset; choose release or dev" ;;
+        esac
         ;;
       --help | -h) usage; exit 0 ;;
       *) refuse "'$1' is no option of this script" ;;
@@ -100,7 +109,9 @@ prepare_mpi() {
 }
 
 build() {
-  (cd "$root" && cmake --preset release -DLAMINA_TESTS=OFF && cmake --build --preset release --target lamina)
+  local configure=(cmake --preset "$preset")
+  [[ -d "$root/build/$preset" ]] || configure+=(-DLAMINA_TESTS=OFF) # tests that somebody built stay
+  (cd "$root" && "${configure[@]}" && cmake --build --preset "$preset" --target lamina)
 }
 
 # The text without its verse labels, if it is the one we know.
@@ -155,7 +166,7 @@ main() {
   [[ -z "$short" ]] || make_short
   choose_grid
   prepare_mpi
-  lamina=$root/build/release/lamina
+  lamina=$root/build/$preset/lamina
   text=$folder/kjv.txt held_out=$folder/held_out.txt checkpoints=$folder/checkpoints
   metrics=$folder/metrics.jsonl evaluation=$folder/evaluation.json generated=$folder/generated.txt
   picture=$folder/loss.png

@@ -17,6 +17,16 @@ bool is_whole(const std::filesystem::path& file) {
   }
 }
 
+/// A run whose every checkpoint is damaged would begin anew, unattended: a person is to decide that.
+void require_none_set_aside(const CheckpointFolder& folder) {
+  const std::vector<std::filesystem::path> aside = folder.list_set_aside();
+  if (aside.empty()) return;
+  throw UserError(fmt::format(
+      "{} holds no checkpoint to go on from, only damaged ones that were set aside, {} the newest: "
+      "put a copy of one that is whole there, or give --overwrite to begin anew from step 0",
+      folder.path().string(), aside.back().filename().string()));
+}
+
 }  // namespace
 
 std::optional<ResumePoint> find_resume_point(const CheckpointFolder& folder, Communicator& world,
@@ -24,6 +34,7 @@ std::optional<ResumePoint> find_resume_point(const CheckpointFolder& folder, Com
   for (;;) {
     const std::string newest = from_root(world, [&] {
       const auto files = folder.list();
+      if (files.empty()) require_none_set_aside(folder);
       return files.empty() ? std::string() : files.back().string();
     });
     if (newest.empty()) return std::nullopt;

@@ -18,8 +18,8 @@ struct ResumePoint {
   CheckpointRecord record;
 };
 
-/// The newest checkpoint of `folder` whose record is sound; none where there is no such. Damaged files are
-/// set aside with a warning. Collective; equal on all ranks.
+/// The newest checkpoint of `folder` whose record is sound; none where there is no file. Damaged files are
+/// set aside with a warning; UserError when none but such are left. Collective; equal on all ranks.
 std::optional<ResumePoint> find_resume_point(const CheckpointFolder& folder, Communicator& world,
                                              const Progress& progress);
 

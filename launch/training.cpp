@@ -80,10 +80,10 @@ Training::Training(const Configuration& configuration, std::optional<CheckpointF
 }
 
 void Training::begin() {
-  const bool resumed = point_ && resume(*point_);
-  open_metrics(resumed ? std::optional(step_) : std::nullopt);
+  if (point_) resume(*point_);
+  open_metrics(point_ ? std::optional(step_) : std::nullopt);
   summarize();
-  if (saver_.has_folder() && !resumed) saver_.begin_folder(record());
+  if (saver_.has_folder() && !point_) saver_.begin_folder(record());
   started_ = interval_.start = Clock::now();
 }
 
@@ -95,8 +95,8 @@ void Training::open_metrics(std::optional<std::int64_t> kept) {
   });
 }
 
-/// Falls back to older checkpoints while files turn out to be damaged; false: none is left.
-bool Training::resume(ResumePoint point) {
+/// Falls back to older checkpoints while files turn out to be damaged.
+void Training::resume(ResumePoint point) {
   const DeadlineScope deadline(grid_.world(),
                                std::chrono::seconds(configuration_.checkpoint.checkpoint_timeout));
   require_same_run(configuration_, grid_.tiling(), corpus_.vocabulary, point);
@@ -111,16 +111,12 @@ bool Training::resume(ResumePoint point) {
         return std::string();
       });
       progress_.note(fmt::format("resumed from {}, step {}", point.file.string(), step_));
-      return true;
+      return;
     } catch (const DamagedCheckpoint& damage) {
       set_aside_damaged(point.file, damage.what(), grid_.world(), progress_);
     }
-    const auto older = find_resume_point(saver_.folder(), grid_.world(), progress_);
-    if (!older) break;
-    point = *older;
+    point = find_resume_point(saver_.folder(), grid_.world(), progress_).value();
   }
-  progress_.note("no valid checkpoint is left: starting from step 0");
-  return false;
 }
 
 /// Sets the mean loss of the step's predictions, in nats; gradients are left in the table, complete. Returns
@@ -218,11 +214,12 @@ void Training::roll_back() {
   rolled_back_at_ = step_;
   saver_.finish();
   const auto point = find_resume_point(saver_.folder(), grid_.world(), progress_);
-  if (!point || !resume(*point)) {
-    throw UserError(fmt::format("there is no valid checkpoint in {} to go back to: start the run anew",
+  if (!point) {
+    throw UserError(fmt::format("there is no checkpoint in {} to go back to: start the run anew",
                                 saver_.folder().path().string()),
                     ExitCode::non_finite_loss);
   }
+  resume(*point);
   open_metrics(step_);
   interval_ = {Clock::now(), 0, communication_seconds(), 0, 0};
 }

@@ -38,7 +38,7 @@ class Training {
   void require_equal_replicas();
 
  private:
-  bool resume(ResumePoint point);
+  void resume(ResumePoint point);
   void open_metrics(std::optional<std::int64_t> kept);
   void summarize();
   NonFinite forward_backward();

@@ -244,6 +244,8 @@ class MpiSession {
   Communicator& world() { return *world_; }
   /// Ends the whole job at once with `code`; for a rank that failed.
   [[noreturn]] static void abort(int code);
+  /// The same, saying why on stderr, for the rank `rank` on this host.
+  [[noreturn]] static void abort(ExitCode code, int rank, const std::string& sentence);
 
  private:
   std::unique_ptr<Watchdog> watchdog_;

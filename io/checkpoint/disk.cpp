@@ -34,8 +34,13 @@ auto system_call(const char* attempt, const Call& call) {
 }
 
 int open_file(const std::filesystem::path& file, int flags) {
-  throw_injected_error("cannot open it", FaultPoint::file_open);
-  return system_call("cannot open it", [&] { return ::open(file.c_str(), flags | O_CLOEXEC, 0666); });
+  try {
+    throw_injected_error("cannot open it", FaultPoint::file_open);
+    return system_call("cannot open it", [&] { return ::open(file.c_str(), flags | O_CLOEXEC, 0666); });
+  } catch (const std::runtime_error& error) {
+    if ((flags & O_ACCMODE) == O_RDONLY) throw ReadError(error.what());
+    throw;
+  }
 }
 
 double megabytes(double bytes) { return bytes / 1e6; }

@@ -19,7 +19,7 @@ class ReadError : public std::runtime_error {
 /// A file descriptor, owned.
 class Descriptor {
  public:
-  /// As open(2).
+  /// As open(2). ReadError when it is opened to be read.
   Descriptor(const std::filesystem::path& file, int flags);
   ~Descriptor();
   Descriptor(const Descriptor&) = delete;

@@ -108,9 +108,8 @@ Supervisor::Supervisor(LaunchSettings settings, std::vector<std::string> argumen
       grid_(with_lane_groups(configuration.grid, folder_, resume_, ranks_)),
       incidents_(folder_.path()),
       restarts_left_(settings_.max_restarts),
-      pause_(settings_.backoff) {
-  for (const fs::path& file : folder_.list()) old_checkpoints_[file] = fs::last_write_time(file);
-}
+      old_checkpoints_(checkpoints()),
+      pause_(settings_.backoff) {}
 
 int Supervisor::run() {
   auto placement = place();
@@ -134,7 +133,7 @@ int Supervisor::run() {
 JobEnd Supervisor::run_job(const Placement& placement) {
   ++attempt_;
   last_grid_ = placement.grid;
-  step_at_start_ = newest_step();
+  checkpoints_at_start_ = checkpoints();
   std::ofstream(hostfile()) << hostfile_of(placement.hosts);
 
   const auto start = Clock::now();
@@ -203,7 +202,7 @@ std::vector<std::string> Supervisor::training(const JobGrid& grid) const {
                                                         "--no-resume", "--overwrite", "--no-overwrite"});
   append(words, {"--lane-groups", std::to_string(grid_.lane_groups), "--model-parallel",
                  std::to_string(grid.model_parallel)});
-  if (overwrite_ && old_checkpoints_are_left())
+  if (overwrite_ && (old_checkpoints_are_left() || folder_.list().empty()))
     append(words, {"--overwrite"});
   else if (resume_ || attempt_ > 1)
     append(words, {"--resume", "--no-overwrite"});
@@ -212,14 +211,15 @@ std::vector<std::string> Supervisor::training(const JobGrid& grid) const {
 
 /// An earlier run that is to be overwritten must not be resumed, however early this one's first start failed.
 bool Supervisor::old_checkpoints_are_left() const {
-  return std::ranges::any_of(old_checkpoints_, [](const auto& old) {
-    std::error_code error;
-    return fs::last_write_time(old.first, error) == old.second && !error;
-  });
+  const FileTimes now = checkpoints();
+  return std::ranges::any_of(old_checkpoints_, [&](const auto& old) { return is_among(now, old); });
 }
 
+/// Any new checkpoint counts: after damage, or --overwrite, its step may be lower than one that was there.
 void Supervisor::refill_after_progress() {
-  if (newest_step().value_or(-1) <= step_at_start_.value_or(-1)) return;
+  const FileTimes now = checkpoints();
+  if (std::ranges::all_of(now, [&](const auto& file) { return is_among(checkpoints_at_start_, file); }))
+    return;
   restarts_left_ = settings_.max_restarts;
   pause_ = std::chrono::duration<double>(settings_.backoff);
 }
@@ -250,6 +250,20 @@ void Supervisor::report(const JobEnd& end, const std::string& next) {
                      .what = end.words,
                      .step = newest_step(),
                      .next = next});
+}
+
+auto Supervisor::checkpoints() const -> FileTimes {
+  FileTimes times;
+  for (const fs::path& file : folder_.list()) {
+    std::error_code gone;
+    times[file] = fs::last_write_time(file, gone);
+  }
+  return times;
+}
+
+bool Supervisor::is_among(const FileTimes& files, const FileTimes::value_type& file) {
+  const auto found = files.find(file.first);
+  return found != files.end() && found->second == file.second;
 }
 
 std::optional<std::int64_t> Supervisor::newest_step() const {

@@ -34,6 +34,8 @@ class Supervisor {
  private:
   using Clock = std::chrono::steady_clock;
 
+  using FileTimes = std::map<std::filesystem::path, std::filesystem::file_time_type>;
+
   /// What a start uses.
   struct Placement {
     JobGrid grid;
@@ -52,6 +54,8 @@ class Supervisor {
   std::optional<JobEnd> wait_for_restart();
   int conclude(const JobEnd& end, const std::string& why);
   void report(const JobEnd& end, const std::string& next);
+  FileTimes checkpoints() const;
+  static bool is_among(const FileTimes& files, const FileTimes::value_type& file);
   std::optional<std::int64_t> newest_step() const;
   std::filesystem::path hostfile() const;
 
@@ -66,11 +70,10 @@ class Supervisor {
   Signals signals_;
   JobFolder job_;
   Incidents incidents_;
-  std::map<std::filesystem::path, std::filesystem::file_time_type> old_checkpoints_;
 
   int attempt_ = 0, restarts_left_;
+  FileTimes old_checkpoints_, checkpoints_at_start_;
   std::chrono::duration<double> pause_, lasted_{0};
-  std::optional<std::int64_t> step_at_start_;
   JobGrid last_grid_;
 };
 

@@ -178,6 +178,11 @@ void MpiSession::abort(int code) {
   std::_Exit(code);
 }
 
+void MpiSession::abort(ExitCode code, int rank, const std::string& sentence) {
+  say_last(fmt::format("rank {} on {}: {}", rank, host_name(), sentence));
+  abort(static_cast<int>(code));
+}
+
 std::string mpi_library() {
   std::array<char, MPI_MAX_LIBRARY_VERSION_STRING> text{};
   int length = 0;

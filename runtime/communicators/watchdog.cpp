@@ -16,14 +16,18 @@ constexpr auto kRound = 500ms;
 constexpr int kPeerLost = static_cast<int>(ExitCode::peer_lost);
 
 [[noreturn]] void end_process(int code, const std::string& sentence) {
-  std::signal(SIGPIPE, SIG_IGN);  // the reader may be gone, with mpirun
-  // Not through stdio: the rank that hangs may hold its lock.
-  const std::string line = fmt::format("lamina: {}\n", sentence);
-  if (!sentence.empty() && write(STDERR_FILENO, line.data(), line.size()) < 0) _exit(code);
+  if (!sentence.empty()) say_last(sentence);
   _exit(code);
 }
 
 }  // namespace
+
+void say_last(const std::string& sentence) {
+  std::signal(SIGPIPE, SIG_IGN);  // the reader may be gone, with mpirun
+  // Not through stdio: the rank that hangs may hold its lock.
+  const std::string line = fmt::format("lamina: {}\n", sentence);
+  if (write(STDERR_FILENO, line.data(), line.size()) < 0) return;  // nobody is left to hear it
+}
 
 LastResort::LastResort(std::chrono::milliseconds limit, int code, std::string sentence)
     : thread_([this, limit, code, sentence = std::move(sentence)](const std::stop_token& stop) {

@@ -13,6 +13,9 @@
 
 namespace lamina {
 
+/// A line on stderr before the process ends, whatever state it is in.
+void say_last(const std::string& sentence);
+
 /// Ends the process with `code` and `sentence` (none where it is empty) unless destroyed within `limit`.
 class LastResort {
  public:

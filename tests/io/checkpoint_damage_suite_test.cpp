@@ -1,4 +1,4 @@
-// ctest: labels=fault timeout=60
+// ctest: labels=fault timeout=300
 // Damage of every kind, many times over: a file loads with exactly its numbers, or is refused by its name
 // and, where numbers were hit, its tensor's. Fixed seeds.
 #include <fcntl.h>

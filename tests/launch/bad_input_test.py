@@ -216,6 +216,19 @@ class DamagedCheckpoint(BadInput):
         self.assertEqual((folder / "step-00000020.h5.damaged").read_bytes(), damaged)
         self.assertTrue((folder / "step-00000012.h5").exists())
 
+    def test_where_all_are_damaged_a_person_decides(self):
+        folder = self.copy("all", lambda content: content[:-1])
+        older = folder / "step-00000010.h5"
+        older.write_bytes(older.read_bytes()[:-1])
+        resume = ["--checkpoint", folder, "--resume", "--steps", 12]
+        for _ in range(2):  # it is the same on the next try, as a supervisor's would be
+            process = self.train(*resume)
+            self.assertEqual(process.returncode, USER_ERROR, process.stderr)
+            for word in ("holds no checkpoint", "step-00000020.h5.damaged", "--overwrite"):
+                self.assertIn(word, sentences(process)[-1])
+        self.assert_done(self.train("--checkpoint", folder, "--overwrite"))
+        self.assertTrue((folder / "step-00000020.h5.damaged").exists())
+
     @staticmethod
     def flip(content, place):
         content[place] ^= 16

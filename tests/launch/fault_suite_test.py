@@ -9,6 +9,7 @@ from program import sentences, tensors
 from supervised import SupervisedTest, until
 
 STEPS, EVERY, DEADLINE = 20, 5, 3
+LOST = 5
 LAST = f"step-{STEPS:08d}.h5"
 # Rank and passage of each point, so that it lies in the middle of the run. Rank 0 alone renames.
 POINTS = {
@@ -79,6 +80,20 @@ class Faults(SupervisedTest):
                     self.assertEqual(tensors(folder / LAST), self.undisturbed)
                     self.assertEqual([], list(folder.glob("*.partial")))
                     self.record(f"{action} of {call}", 0, 0, 0)
+
+    def test_a_disk_that_hangs(self):
+        for ranks in (1, 2):
+            for mode in ("sync", "async"):
+                with self.subTest(ranks=ranks, mode=mode):
+                    folder = self.folder / f"hangs-{ranks}-{mode}"
+                    start = time.time()
+                    process = self.train("--lane-groups", 2, "--checkpoint", folder, *self.settings, "--checkpoint-mode", mode,
+                                         ranks=ranks,
+                                         faults=f"file_write:hang:rank={ranks - 1}:count=200")
+                    self.assertEqual(process.returncode, LOST, process.stderr)
+                    said, = sentences(process)
+                    self.assertRegex(said, rf"^rank {ranks - 1} on \S+: the disk of \S+\.h5\.partial has not answered for")
+                    self.record(f"hang of file_write, {ranks} rank(s), {mode}", start, time.time(), time.time())
 
 
 if __name__ == "__main__":

@@ -61,8 +61,9 @@ class Preemption(ProgramTest):
     def test_a_disk_that_cannot_be_read_does_not_set_checkpoints_aside(self):
         folder = self.folder / "unreadable"
         self.assert_done(self.train("--steps", 2, "--lane-groups", 2, "--checkpoint", folder))
-        process = self.train("--steps", 4, "--checkpoint", folder, "--resume", ranks=2, faults="file_read:eio:rank=1:times=0")
-        self.assert_refused(process, 2, ["step-00000002.h5", "Input/output error", "the file stays as it is"])
+        for call in ("file_read", "file_open"):
+            process = self.train("--steps", 4, "--checkpoint", folder, "--resume", ranks=2, faults=f"{call}:eio:rank=1:times=0")
+            self.assert_refused(process, 2, ["step-00000002.h5", "Input/output error", "the file stays as it is"])
         self.assertEqual([file.name for file in sorted(pathlib.Path(folder).iterdir())],
                          ["step-00000000.h5", "step-00000002.h5"])
         self.assert_done(self.train("--steps", 4, "--checkpoint", folder, "--resume", ranks=2))
