@@ -11,6 +11,7 @@
 #include "io/checkpoint/hdf5.h"
 #include "io/checkpoint/layout.h"
 #include "io/checkpoint/structure.h"
+#include "io/checkpoint/workers.h"
 #include "runtime/error.h"
 
 namespace lamina {
@@ -131,7 +132,10 @@ void read_checkpoint(const fs::path& file, const std::vector<CheckpointTensor<fl
   checkpoint::agree(world, [&] {
     checkpoint::with_checkpoint(file, [&](hid_t, const Structure& structure) {
       const checkpoint::Descriptor open(file, O_RDONLY);
-      for (const auto& tensor : tensors) fill(open, find_wanted(file, structure, tensor.layout), tensor);
+      std::vector<const DescribedTensor*> stored;
+      for (const auto& tensor : tensors) stored.push_back(&find_wanted(file, structure, tensor.layout));
+      checkpoint::work_in_parallel(checkpoint::workers_of_rank(world.size()), tensors.size(),
+                                   [&](std::size_t i) { fill(open, *stored[i], tensors[i]); });
     });
   });
 }

@@ -19,6 +19,7 @@
 #include "io/checkpoint/shared_digests.h"
 #include "io/checkpoint/skeleton.h"
 #include "io/checkpoint/structure.h"
+#include "io/checkpoint/workers.h"
 #include "runtime/error.h"
 #include "runtime/fault_point.h"
 
@@ -183,10 +184,10 @@ class CheckpointSave::Protocol {
   }
 
   void take_digests() {
-    for (const auto& tensor : tensors_) {
-      auto& digests = own_digests_.emplace_back();
-      for (const auto& box : tensor.boxes) digests.push_back(checkpoint::digest_of(box.values));
-    }
+    own_digests_.resize(tensors_.size());
+    checkpoint::work_in_parallel(workers_, tensors_.size(), [&](std::size_t i) {
+      for (const auto& box : tensors_[i].boxes) own_digests_[i].push_back(checkpoint::digest_of(box.values));
+    });
   }
 
   void begin_writing() {
@@ -232,10 +233,11 @@ class CheckpointSave::Protocol {
   /// The file is opened anew: a network file system shows then what the others wrote.
   void read_back() {
     const auto file = open_partial(O_RDONLY);
-    for (std::size_t i = 0; i < tensors_.size(); ++i)
+    checkpoint::work_in_parallel(workers_, tensors_.size(), [&](std::size_t i) {
       if (checkpoint::digests_in_file(*file, described_[i].place, tensors_[i]) != own_digests_[i])
         throw std::runtime_error(fmt::format("read back by rank {}, {} does not match its digest",
                                              world_.rank(), tensors_[i].layout.path));
+    });
     if (!is_root()) return;
     checkpoint::with_checkpoint(partial_, [&](hid_t, const checkpoint::Structure& structure) {
       check(structure.root == checkpoint::root_digest(record_, described_), "another root digest came back");
@@ -271,6 +273,7 @@ class CheckpointSave::Protocol {
   Tensors tensors_;  ///< ascending order of path
   Communicator& world_;
   const CheckpointIo io_;
+  const int workers_ = checkpoint::workers_of_rank(world_.size());
   const Clock::time_point start_ = Clock::now();
 
   Stage stage_ = Stage::digests;
