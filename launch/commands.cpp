@@ -1,6 +1,9 @@
 #include "launch/commands.h"
 
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <functional>
 #include <memory>
 
@@ -118,8 +121,13 @@ ExitCode Program::run(const std::vector<std::string>& arguments, Communicator& w
 }  // namespace
 
 ExitCode run_command(const std::vector<std::string>& arguments, Communicator& world) {
-  const bool in_a_job = !arguments.empty() && arguments.front() == "launch";  // else main() has run it
-  require(!in_a_job, "lamina launch starts mpirun itself: start it without mpirun");
+  const auto begins_with = [&](std::initializer_list<const char*> words) {
+    return arguments.size() >= words.size() && std::equal(words.begin(), words.end(), arguments.begin());
+  };
+  for (const auto& [name, is_asked_for] : {std::pair{"launch", begins_with({"launch"})},
+                                           {"benchmark scaling", begins_with({"benchmark", "scaling"})}})
+    require(!is_asked_for,  // else main() has run it
+            fmt::format("lamina {} starts mpirun itself: start it without mpirun", name));
   return Program().run(arguments, world);
 }
 
