@@ -12,6 +12,7 @@
 #include <system_error>
 
 #include "runtime/error.h"
+#include "runtime/trace.h"
 
 namespace lamina {
 namespace {
@@ -228,6 +229,7 @@ TrainingLanes::TrainingLanes(std::vector<std::int32_t> tokens, int batch, int ti
 }
 
 void TrainingLanes::fetch(std::int64_t step, const Tiling& tiling, LaneBatch& batch) const {
+  const Span span(SpanKind::input, "read lanes");
   check(tiling.batch() == batch_, "training lanes: the tiling is of another batch");
   const std::int64_t chunk = step % chunks_;
   batch.time_steps = time_steps_;

@@ -14,6 +14,7 @@
 #include "launch/checkpointing/staging.h"
 #include "launch/stored_model.h"
 #include "runtime/error.h"
+#include "runtime/trace.h"
 
 namespace lamina {
 namespace {
@@ -54,6 +55,7 @@ RunSnapshot::~RunSnapshot() = default;
 
 RunSave RunSnapshot::begin_save(const std::filesystem::path& file, const CheckpointRecord& record,
                                 CheckpointIo io) {
+  const Span span(SpanKind::other, "checkpoint snapshot");
   const auto start = std::chrono::steady_clock::now();
   staging_->collect();
   CheckpointSave save(file, record, staging_->written(), world_, io);

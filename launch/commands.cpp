@@ -1,10 +1,13 @@
 #include "launch/commands.h"
 
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <functional>
-#include <map>
 #include <memory>
 
+#include "launch/commands/action.h"
 #include "launch/commands/benchmark.h"
 #include "launch/commands/checkpoint.h"
 #include "launch/commands/evaluate.h"
@@ -17,8 +20,6 @@
 
 namespace lamina {
 namespace {
-
-using Action = std::function<ExitCode(Communicator& world)>;
 
 /// What a command for one rank does on rank 0; the others have nothing to do.
 Action on_root(std::function<void()> work) {
@@ -34,23 +35,14 @@ class Program {
   ExitCode run(const std::vector<std::string>& arguments, Communicator& world);
 
  private:
-  CLI::App& add_command(CLI::App& parent, const char* name, const char* help);
   void add_train();
   void add_checkpoint();
   void add_info();
-  /// A command whose flags are those of `Settings`, and which is `body`.
-  template <class Settings>
-  void add(const char* name, const char* help, void (*body)(const Settings&, Communicator&)) {
-    add(app_, name, help, body);
-  }
-  template <class Settings>
-  void add(CLI::App& parent, const char* name, const char* help,
-           void (*body)(const Settings&, Communicator&));
 
   CLI::App app_{
       "Trains layer-normalized recurrent networks over many processes, with the same bits on every grid.",
       "lamina"};
-  std::map<const CLI::App*, Action> actions_;
+  Actions actions_;
 };
 
 Program::Program() {
@@ -62,32 +54,11 @@ Program::Program() {
       "See lamina COMMAND --help for the flags of a command.");
   add_train();
   add_command(app_, "launch", "train under a supervisor that restarts after failures");
-  add<EvaluateSettings>("evaluate", "how well a trained model predicts a text", &evaluate);
-  add<GenerateSettings>("generate", "text from a trained model", &generate);
+  add_command(app_, "evaluate", "how well a trained model predicts a text", actions_, &evaluate);
+  add_command(app_, "generate", "text from a trained model", actions_, &generate);
   add_checkpoint();
-  add<CheckpointBenchmarkSettings>(add_command(app_, "benchmark", "measure this machine"), "checkpoint",
-                                   "rates of writing and reading checkpoints", &benchmark_checkpoint);
+  add_benchmarks(app_, actions_);
   add_info();
-}
-
-CLI::App& Program::add_command(CLI::App& parent, const char* name, const char* help) {
-  CLI::App& command = *parent.add_subcommand(name, help);
-  command.footer("")->group("Commands");
-  return command;
-}
-
-template <class Settings>
-void Program::add(CLI::App& parent, const char* name, const char* help,
-                  void (*body)(const Settings&, Communicator&)) {
-  CLI::App& command = add_command(parent, name, help);
-  const auto settings = std::make_shared<Settings>();
-  const auto flags = std::make_shared<Flags>(command);
-  flags->add("Settings", settings_of(*settings));
-  actions_[&command] = [settings, flags, body](Communicator& world) {
-    flags->apply();
-    body(*settings, world);
-    return ExitCode::done;
-  };
 }
 
 void Program::add_train() {
@@ -150,8 +121,13 @@ ExitCode Program::run(const std::vector<std::string>& arguments, Communicator& w
 }  // namespace
 
 ExitCode run_command(const std::vector<std::string>& arguments, Communicator& world) {
-  const bool in_a_job = !arguments.empty() && arguments.front() == "launch";  // else main() has run it
-  require(!in_a_job, "lamina launch starts mpirun itself: start it without mpirun");
+  const auto begins_with = [&](std::initializer_list<const char*> words) {
+    return arguments.size() >= words.size() && std::equal(words.begin(), words.end(), arguments.begin());
+  };
+  for (const auto& [name, is_asked_for] : {std::pair{"launch", begins_with({"launch"})},
+                                           {"benchmark scaling", begins_with({"benchmark", "scaling"})}})
+    require(!is_asked_for,  // else main() has run it
+            fmt::format("lamina {} starts mpirun itself: start it without mpirun", name));
   return Program().run(arguments, world);
 }
 

@@ -26,10 +26,10 @@ bool same_file(const std::string& a, const std::string& b) {
 void validate_data(const DataSettings& data, const RunSettings& run) {
   require(!data.data.empty(), "--data is missing: give the text to train on, a file in UTF-8");
   below_one("validation-fraction", data.validation_fraction);
-  require(
-      run.metrics.empty() || !same_file(run.metrics, data.data),
-      fmt::format("--metrics and --data are the same file, {}, which would be lost: give another --metrics",
-                  data.data));
+  for (const auto& [name, file] : {std::pair{"metrics", run.metrics}, {"trace", run.trace}})
+    require(file.empty() || !same_file(file, data.data),
+            fmt::format("--{0} and --data are the same file, {1}, which would be lost: give another --{0}",
+                        name, data.data));
 }
 
 void validate_model(const ModelSettings& model, int unit_blocks) {
@@ -51,6 +51,9 @@ void validate_run(const RunSettings& run) {
   at_least("threads", run.threads, 0);
   at_least("log-every", run.log_every, 1);
   at_least("validate-every", run.validate_every, 0);
+  at_least("trace-step", run.trace_step, 0);
+  require(run.trace_step == 0 || !run.trace.empty(),
+          "--trace-step needs --trace: give the file of the timeline");
   at_least("consistency-every", run.consistency_every, 0);
   at_least("collective-timeout", run.collective_timeout, 0);
 }

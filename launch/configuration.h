@@ -36,6 +36,8 @@ struct RunSettings {
   std::int64_t log_every = 10;
   std::int64_t validate_every = 0;
   std::string metrics;
+  std::string trace;
+  std::int64_t trace_step = 0;
   std::string non_finite = "stop";
   std::int64_t consistency_every = 0;
   int collective_timeout = 300;
@@ -53,6 +55,9 @@ struct RunSettings {
     v("validate-every", validate_every,
       "steps between validations (0: with every checkpoint and at the end)");
     v("metrics", metrics, "file for one JSON record per interval");
+    v("trace", trace,
+      "file for the timeline of one step on all ranks, for chrome://tracing or ui.perfetto.dev");
+    v("trace-step", trace_step, "the step whose timeline --trace writes (0: the third of this start)");
     v.choice(
         "non-finite", non_finite, {"stop", "skip", "rollback"},
         "when a loss or gradient is not finite: stop the run, skip the update and begin the lanes again, or "

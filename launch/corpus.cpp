@@ -4,6 +4,7 @@
 #include <iterator>
 
 #include "launch/agreement.h"
+#include "runtime/random.h"
 
 namespace lamina {
 
@@ -22,6 +23,17 @@ Corpus read_corpus(const DataSettings& settings, Communicator& world) {
   Corpus corpus{std::move(vocabulary), {}, {}, split.validation.size() - held_out.size()};
   corpus.training = corpus.vocabulary.encode(split.training, settings.data);
   corpus.validation = corpus.vocabulary.encode(held_out, settings.data);
+  return corpus;
+}
+
+Corpus made_up_corpus(int vocabulary, std::int64_t characters) {
+  std::vector<char32_t> alphabet;
+  for (int i = 0; i < vocabulary; ++i) alphabet.push_back(U'a' + static_cast<char32_t>(i));
+  Corpus corpus{Vocabulary::of(alphabet), {}, {}, 0};
+  const RandomStream random(1, "text");
+  for (std::int64_t i = 0; i < characters; ++i)
+    corpus.training.push_back(static_cast<std::int32_t>(random.bits(0, static_cast<std::uint64_t>(i))[0] %
+                                                        static_cast<std::uint32_t>(vocabulary)));
   return corpus;
 }
 

@@ -17,6 +17,9 @@ struct Corpus {
   std::size_t left_out = 0;  ///< held-out characters that the training text does not have
 };
 
+/// `characters` random ones of `vocabulary` different ones, for measurements; nothing held out.
+Corpus made_up_corpus(int vocabulary, std::int64_t characters);
+
 /// Rank 0 reads. Collective; throws UserError on every rank alike.
 Corpus read_corpus(const DataSettings& settings, Communicator& world);
 

@@ -18,6 +18,7 @@
 
 #include "io/checkpoint.h"
 #include "launch/commands.h"
+#include "launch/commands/benchmark/scaling.h"
 #include "launch/commands/launch.h"
 #include "launch/stop_request.h"
 #include "runtime/communicator.h"
@@ -140,6 +141,7 @@ int main(int argc, char** argv) {
   try {
     const std::vector<std::string> arguments(argv + 1, argv + argc);
     if (lamina::asks_for_supervisor(arguments)) return lamina::launch(arguments);
+    if (lamina::asks_for_scaling(arguments)) return lamina::benchmark_scaling(arguments);
     if (lamina::faults_are_set()) lamina::say("LAMINA_FAULTS is set: this process fails on purpose");
     lamina::MpiSession session(&argc, &argv);
     return lamina::run(arguments, session.world());

@@ -7,6 +7,7 @@
 #include "launch/agreement.h"
 #include "launch/replicas.h"
 #include "runtime/error.h"
+#include "runtime/trace.h"
 
 namespace lamina {
 namespace {
@@ -59,6 +60,7 @@ void RunSaver::begin_folder(const CheckpointRecord& record) {
 }
 
 void RunSaver::save(const CheckpointRecord& record) {
+  const Span span(SpanKind::other, "save");
   const DeadlineScope deadline = patience();
   const Clock::time_point start = Clock::now();
   finish();  // the snapshot serves one at a time
@@ -109,6 +111,7 @@ void RunSaver::finish() {
 
 void RunSaver::go_on(const std::function<void(CheckpointSave&)>& how) {
   if (!pending_) return;
+  const Span span(SpanKind::other, "checkpoint");
   const DeadlineScope deadline = patience();
   const Clock::time_point start = Clock::now();
   try {

@@ -7,6 +7,8 @@
 #include <cmath>
 #include <tuple>
 
+#include "runtime/trace.h"
+
 namespace lamina {
 namespace {
 
@@ -28,6 +30,7 @@ bool is_earlier(const NonFinite& a, const NonFinite& b) {
 }  // namespace
 
 StepAgreement::StepAgreement(const StepNote& mine, Communicator& world) {
+  const Span span(SpanKind::other, "agreement");
   const Words own = words_of(mine);
   std::vector<std::int32_t> all(own.size() * static_cast<std::size_t>(world.size()));
   world.all_gather(std::span<const std::int32_t>(own), std::span(all));
@@ -58,6 +61,7 @@ std::string StepAgreement::non_finite_text(const ParameterTable& table) const {
 }
 
 NonFinite find_non_finite(ParameterTable& table, std::span<const double> losses, Backend& backend) {
+  const Span span(SpanKind::other, "check for finite numbers");
   const bool losses_are_finite = std::ranges::all_of(losses, [](double loss) { return std::isfinite(loss); });
   if (losses_are_finite && backend.all_finite(table.gradients())) return {};
   const int count = static_cast<int>(table.all().size());

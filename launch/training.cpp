@@ -14,6 +14,7 @@
 #include "launch/version.h"
 #include "runtime/error.h"
 #include "runtime/fault_point.h"
+#include "runtime/trace.h"
 #include "runtime/tree.h"
 
 namespace lamina {
@@ -57,7 +58,7 @@ void inject_corruption(ParameterTable& table, Backend& backend) {
 
 }  // namespace
 
-Training::Training(const Configuration& configuration, std::optional<CheckpointFolder> folder,
+Training::Training(const Configuration& configuration, Corpus corpus, std::optional<CheckpointFolder> folder,
                    std::optional<ResumePoint> point, const Progress& progress, Communicator& world)
     : configuration_(configuration),
       point_(std::move(point)),
@@ -65,7 +66,7 @@ Training::Training(const Configuration& configuration, std::optional<CheckpointF
       grid_(world, layout_of(configuration.grid, point_), configuration.run.batch),
       threads_(threads_per_rank(configuration.run.threads, world)),
       backend_(make_backend(configuration.run.device, threads_)),
-      corpus_(read_corpus(configuration.data, world)),
+      corpus_(std::move(corpus)),
       lanes_(corpus_.training, configuration.run.batch, configuration.run.time_steps),
       model_(configuration.model, corpus_.vocabulary.size(), configuration.run.time_steps,
              tiling_of_pass(grid_), *backend_, grid_.model(),
@@ -82,6 +83,7 @@ Training::Training(const Configuration& configuration, std::optional<CheckpointF
 void Training::begin() {
   if (point_) resume(*point_);
   open_metrics(point_ ? std::optional(step_) : std::nullopt);
+  open_trace();
   summarize();
   if (saver_.has_folder() && !point_) saver_.begin_folder(record());
   started_ = interval_.start = Clock::now();
@@ -93,6 +95,14 @@ void Training::open_metrics(std::optional<std::int64_t> kept) {
     if (!configuration_.run.metrics.empty()) metrics_.emplace(configuration_.run.metrics, kept);
     return std::string();
   });
+}
+
+void Training::open_trace() {
+  const RunSettings& run = configuration_.run;
+  if (step_ >= run.steps && !run.trace.empty())
+    progress_.warning(fmt::format("no step is left to trace: {} is not written", run.trace));
+  if (step_ < run.steps)
+    trace_.emplace(run.trace, run.trace_step, step_ + 1, run.steps, threads_, progress_, grid_.world());
 }
 
 /// Falls back to older checkpoints while files turn out to be damaged.
@@ -150,6 +160,11 @@ NonFinite Training::forward_backward() {
 }
 
 bool Training::train_step() {
+  trace_->begin(step_ + 1);
+  return advance();
+}
+
+bool Training::advance() {
   fault_point(FaultPoint::step);
   lanes_.fetch(step_, grid_.tiling(), batch_);
   if (batch_.first) state_.reset(*backend_);
@@ -169,6 +184,7 @@ bool Training::train_step() {
 }
 
 void Training::update() {
+  const Span span(SpanKind::optimizer, "update");
   learning_rate_ = learning_rate_at(configuration_.optimizer, step_, configuration_.run.steps);
   optimizer_.update(step_, learning_rate_, clip_scale(gradient_norm_, configuration_.optimizer.clip_norm),
                     model_.parameters());
@@ -252,6 +268,8 @@ void Training::report() {
 
 void Training::validate() {
   if (!validation_lanes_) return;
+  const Span span(SpanKind::other, "validation");
+  const TraceScope off(nullptr);  // its own spans would hide those of the step
   const Clock::time_point start = Clock::now();
   const double communication = communication_seconds();
   const EvaluationResult result =
@@ -297,6 +315,7 @@ void Training::require_equal_replicas() {
 }
 
 TrainingResult Training::end() {
+  if (trace_) trace_->finish();
   saver_.finish();
   const bool saved = !saver_.has_folder() || saver_.saved_step() == step_;
   const bool preempted = step_ < configuration_.run.steps;

@@ -12,6 +12,7 @@
 #include "launch/resume.h"
 #include "launch/run_saver.h"
 #include "launch/step_agreement.h"
+#include "launch/step_trace.h"
 #include "launch/train.h"
 #include "runtime/gradient_sync.h"
 
@@ -20,10 +21,12 @@ namespace lamina {
 /// A run on this rank: what is trained, on what, and how far it is.
 class Training {
  public:
-  Training(const Configuration& configuration, std::optional<CheckpointFolder> folder,
+  Training(const Configuration& configuration, Corpus corpus, std::optional<CheckpointFolder> folder,
            std::optional<ResumePoint> point, const Progress& progress, Communicator& world);
 
   std::int64_t step() const { return step_; }
+  ProcessGrid& grid() { return grid_; }
+  int threads() const { return threads_; }
   /// Someone asked this job to save and end; all ranks say the same.
   bool stops() const { return agreement_.stop(); }
 
@@ -41,6 +44,8 @@ class Training {
   void resume(ResumePoint point);
   void open_metrics(std::optional<std::int64_t> kept);
   void summarize();
+  void open_trace();
+  bool advance();
   NonFinite forward_backward();
   void update();
   bool go_on_without_update();
@@ -68,6 +73,7 @@ class Training {
   RunSaver saver_;
   LaneBatch batch_;
   std::optional<MetricsFile> metrics_;  // rank 0 only
+  std::optional<StepTrace> trace_;
 
   std::int64_t step_ = 0;
   double loss_ = 0, gradient_norm_ = 0, learning_rate_ = 0;

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "runtime/error.h"
+#include "runtime/trace.h"
 
 namespace lamina {
 namespace {
@@ -106,6 +107,7 @@ LanguageModel::LanguageModel(const ModelSettings& settings, int vocabulary, int 
 LanguageModel::~LanguageModel() = default;
 
 void LanguageModel::parameters_changed() {
+  const Span span(SpanKind::optimizer, "pack weights");
   for (LstmLayer& layer : layers_) layer.parameters_changed(table_);
   output_->set_parameters(table_.value(output_W_), table_.value(output_bias_));
 }
@@ -119,6 +121,7 @@ std::span<const float> LanguageModel::dropped(int place, std::span<const float> 
 
 void LanguageModel::forward(const Sequences& sequences, CarriedState& state, int first_group,
                             std::optional<std::uint64_t> dropout_step, std::span<double> losses) {
+  const Span span(SpanKind::other, "forward");
   latest_ = sequences;
   latest_dropped_ = dropout_step.has_value() && settings_.dropout > 0;
   dropout_->masks.clear();
@@ -160,6 +163,7 @@ void LanguageModel::forward(const Sequences& sequences, CarriedState& state, int
 }
 
 void LanguageModel::backward(float scale) {
+  const Span span(SpanKind::other, "backward");
   const std::size_t rows = count(latest_.time_steps) * count(pass_.local_lanes());
   const auto gradient = [&](int place) {
     const std::size_t width = count(place == 0 ? settings_.embedding : settings_.hidden);

@@ -26,11 +26,11 @@ std::unique_ptr<Communicator> Communicator::split(int color, int key, const std:
 
 void Communicator::in_library(const std::function<void()>& work) {
   if (size() == 1) return work();
-  timed([&] { do_in_library(work); });
+  timed("library", [&] { do_in_library(work); });
 }
 
 void Communicator::barrier() {
-  if (size() > 1) timed([&] { do_barrier(); });
+  if (size() > 1) timed("barrier", [&] { do_barrier(); });
 }
 
 void Communicator::broadcast(std::string& text, int root) {

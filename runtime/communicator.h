@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "runtime/error.h"
+#include "runtime/trace.h"
 
 namespace lamina {
 
@@ -81,7 +82,8 @@ class Communicator {
   template <class T>
   void broadcast(std::span<T> values, int root) {
     check(root >= 0 && root < size(), "broadcast: root is not a rank of the group");
-    if (size() > 1) timed([&] { do_broadcast(values.data(), values.size(), element_type<T>(), root); });
+    if (size() > 1)
+      timed("broadcast", [&] { do_broadcast(values.data(), values.size(), element_type<T>(), root); });
   }
 
   /// part: [n], n equal on all ranks; out: [size * n], the part of rank r at r * n. `part` may be this rank's
@@ -93,7 +95,7 @@ class Communicator {
     check(apart(part, std::span<const T>(out)) || part.data() == out.data() + offset(part.size()),
           "all_gather: part must be apart from out, or lie at its place in it");
     if (size() == 1) return copy(part, out);
-    timed([&] { do_all_gather(part.data(), out.data(), part.size(), element_type<T>()); });
+    timed("all_gather", [&] { do_all_gather(part.data(), out.data(), part.size(), element_type<T>()); });
   }
 
   /// in: [size * n], block r goes to rank r; out: [size * n], apart from in, block r came from rank r.
@@ -103,7 +105,7 @@ class Communicator {
           "all_to_all: in and out must hold size() equal blocks");
     check(apart(in, std::span<const T>(out)), "all_to_all: in and out must be apart");
     if (size() == 1) return copy(in, out);
-    timed([&] {
+    timed("all_to_all", [&] {
       do_all_to_all(in.data(), out.data(), in.size() / static_cast<std::size_t>(size()), element_type<T>());
     });
   }
@@ -113,7 +115,8 @@ class Communicator {
   void all_reduce(std::span<T> values, Reduction reduction = Reduction::sum) {
     check(reduction == Reduction::sum ? sizeof(T) > 1 : keeps_order<T>(),
           "all_reduce: no such reduction of this type");
-    if (size() > 1) timed([&] { do_all_reduce(values.data(), values.size(), element_type<T>(), reduction); });
+    if (size() > 1)
+      timed("all_reduce", [&] { do_all_reduce(values.data(), values.size(), element_type<T>(), reduction); });
   }
 
   /// in: [size * n]; out: [n], apart from in, the sum over ranks of their block `rank()` (fixed tree order).
@@ -124,7 +127,7 @@ class Communicator {
           "reduce_scatter: in must hold size() parts");
     check(apart(in, std::span<const T>(out)), "reduce_scatter: in and out must be apart");
     if (size() == 1) return copy(in, out);
-    timed([&] { do_reduce_scatter(in.data(), out.data(), out.size(), element_type<T>()); });
+    timed("reduce_scatter", [&] { do_reduce_scatter(in.data(), out.data(), out.size(), element_type<T>()); });
   }
 
   /// Text of any length from `root` to all.
@@ -178,7 +181,8 @@ class Communicator {
   };
 
   template <class Operation>
-  void timed(const Operation& operation) {
+  void timed(const char* name, const Operation& operation) {
+    const Span span(SpanKind::exchange, name);
     const Timer timer(time_);
     operation();
   }

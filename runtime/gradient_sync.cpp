@@ -3,6 +3,7 @@
 #include <bit>
 
 #include "runtime/error.h"
+#include "runtime/trace.h"
 
 namespace lamina {
 
@@ -15,6 +16,7 @@ GradientSync::GradientSync(int passes, ParameterTable& table, Backend& backend)
 }
 
 void GradientSync::add_pass() {
+  const Span span(SpanKind::other, "sum over passes");
   std::size_t level = 0;
   for (int carry = added_++; carry & 1; carry >>= 1)
     backend_.add(pending_[level++].view(), table_.gradients());
@@ -22,6 +24,7 @@ void GradientSync::add_pass() {
 }
 
 void GradientSync::finish(Communicator& data_axis) {
+  const Span span(SpanKind::other, "gradient sync");
   check(added_ == passes_, "gradients of some passes are missing");
   added_ = 0;
   data_axis.all_reduce(table_.gradients());

@@ -7,6 +7,7 @@
 #include <numbers>
 
 #include "runtime/error.h"
+#include "runtime/trace.h"
 #include "runtime/tree.h"
 
 namespace lamina {
@@ -70,6 +71,7 @@ Optimizer::Optimizer(const OptimizerSettings& settings, const ParameterTable& ta
 }
 
 void Optimizer::update(std::int64_t step, double learning_rate, float gradient_scale, ParameterTable& table) {
+  const Span span(SpanKind::optimizer, "optimizer");
   const auto rate = static_cast<float>(learning_rate);
   // Of the rounded beta that the moments decay by.
   const auto correction = [step](double beta) {
@@ -102,6 +104,7 @@ void Optimizer::update(std::int64_t step, double learning_rate, float gradient_s
 }
 
 double global_gradient_norm(ParameterTable& table, Backend& backend, Communicator& model_axis) {
+  const Span span(SpanKind::optimizer, "gradient norm");
   std::vector<double> squares;  // [parameter, block of this rank]
   for (int i = 0; i < static_cast<int>(table.all().size()); ++i) {
     const Parameter& parameter = table[i];

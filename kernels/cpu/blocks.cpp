@@ -4,6 +4,7 @@
 
 #include "kernels/cpu/block_tree.h"
 #include "runtime/error.h"
+#include "runtime/trace.h"
 
 namespace lamina {
 namespace {
@@ -37,6 +38,7 @@ std::span<const float> BlockGather::gather(std::span<const float> blocked) {
 
 void BlockGather::run(int groups, int rows, int width, std::span<const float> blocked, float* full,
                       std::size_t group_stride) {
+  const Span span(SpanKind::pointwise, "gather of blocks");
   const std::size_t local = size(blocks_.local), n = size(width), row_size = size(blocks_.count) * n;
   check(blocked.size() == size(groups) * local * size(rows) * n,
         "blocks: blocked must be [D, K, rows, width]");
@@ -50,6 +52,7 @@ void BlockGather::run(int groups, int rows, int width, std::span<const float> bl
 
 void BlockGather::run_blocked(int groups, int rows, int width, std::span<const float> blocked,
                               std::span<float> all) {
+  const Span span(SpanKind::pointwise, "gather of blocks");
   bring_blocks_together(model_axis_.size(), groups, size(rows) * size(width), gather(blocked), all);
 }
 
@@ -90,11 +93,13 @@ void BlockSum::add(int group, int first_row, int count, const float* partials, s
 }
 
 void BlockSum::finish() {
+  const Span span(SpanKind::pointwise, "sum of blocks");
   check(!out_.empty() || groups_ * rows_ * width_ == 0, "blocks: start() was given no place for the sums");
   if (sums_ != out_.data()) model_axis_.reduce_scatter(std::span<const float>(packed_), out_);
 }
 
 void BlockSum::finish_everywhere(std::span<float> all) {
+  const Span span(SpanKind::pointwise, "sum of blocks");
   model_axis_.all_reduce(std::span(packed_));
   bring_blocks_together(model_axis_.size(), groups_, size(rows_) * size(width_), packed_, all);
 }

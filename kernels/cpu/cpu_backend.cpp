@@ -11,6 +11,7 @@
 #include "kernels/cpu/recurrence.h"
 #include "kernels/cpu/softmax_output.h"
 #include "runtime/error.h"
+#include "runtime/trace.h"
 
 namespace lamina {
 namespace {
@@ -60,10 +61,12 @@ std::unique_ptr<EmbeddingLookup> CpuBackend::make_embedding_lookup(const Embeddi
 }
 
 void CpuBackend::dropout_forward(const DropoutMask& mask, std::span<const float> x, std::span<float> out) {
+  const Span span(SpanKind::pointwise, "dropout forward");
   dropout::forward(threads_, mask, x, out);
 }
 
 void CpuBackend::dropout_backward(const DropoutMask& mask, std::span<float> dx) {
+  const Span span(SpanKind::pointwise, "dropout backward");
   dropout::backward(threads_, mask, dx);
 }
 

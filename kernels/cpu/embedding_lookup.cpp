@@ -8,6 +8,7 @@
 #include "kernels/cpu/blocks.h"
 #include "kernels/cpu/parallel.h"
 #include "runtime/error.h"
+#include "runtime/trace.h"
 
 namespace lamina {
 namespace {
@@ -23,6 +24,7 @@ class CpuEmbeddingLookup final : public EmbeddingLookup {
 
   void forward(int time_steps, std::span<const float> table, std::span<const std::int32_t> tokens,
                std::span<float> output) override {
+    const Span span(SpanKind::pointwise, "embedding forward");
     check_sizes(time_steps, table.size(), tokens);
     check(output.size() == tokens.size() * size(shape_.width), "embedding: output must be [D, T, R, E]");
     const std::size_t rows = tile_rows(time_steps);
@@ -37,6 +39,7 @@ class CpuEmbeddingLookup final : public EmbeddingLookup {
 
   void backward(int time_steps, std::span<const float> d_output, std::span<const std::int32_t> tokens,
                 std::span<float> d_table) override {
+    const Span span(SpanKind::pointwise, "embedding backward");
     check_sizes(time_steps, d_table.size(), tokens);
     check(d_output.size() == tokens.size() * blocks() * width(),
           "embedding: d_output must be [D, K, T*R, E/G]");

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "runtime/error.h"
+#include "runtime/trace.h"
 
 namespace lamina {
 namespace {
@@ -163,6 +164,7 @@ Gemm::Gemm(Gemm&&) noexcept = default;
 Gemm& Gemm::operator=(Gemm&&) noexcept = default;
 
 void Gemm::run(const float* a, const float* b, float* c) const {
+  const Span span(SpanKind::gemm, primitive_->name.c_str());
   translate_errors(primitive_->name, [&] { primitive_->matmul.run(a, b, c); });
 }
 
@@ -216,6 +218,7 @@ PackedGemm::PackedGemm(PackedGemm&&) noexcept = default;
 PackedGemm& PackedGemm::operator=(PackedGemm&&) noexcept = default;
 
 void PackedGemm::run(const float* a, const PackedMatrix& b, float* c) const {
+  const Span span(SpanKind::gemm, primitive_->name.c_str());
   check(b.k() == primitive_->k && b.n() == primitive_->n, "PackedGemm: B has another shape than the product");
   translate_errors(primitive_->name, [&] { primitive_->matmul.run(a, b.layout_->packed, c); });
 }

@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "runtime/trace.h"
+
 namespace lamina {
 namespace {
 
@@ -31,7 +33,8 @@ class Patience {
 class Team {
  public:
   explicit Team(int threads) {
-    for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { serve(); });
+    for (int i = 1; i < threads; ++i)
+      workers_.emplace_back([this, i] { serve(static_cast<std::size_t>(i)); });
   }
   ~Team() {
     body_ = nullptr;
@@ -47,25 +50,32 @@ class Team {
   void run(std::size_t count, const std::function<void(std::size_t)>& body) {
     body_ = &body;
     count_ = count;
+    recorder_ = TraceRecorder::current();
     next_.store(0, std::memory_order_relaxed);
     finished_.store(0, std::memory_order_relaxed);
     start_round();
     take_items();
-    Patience patience;
-    while (finished_.load(std::memory_order_acquire) < workers_.size()) patience.pause();
+    wait_for_workers();
     if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
   }
 
  private:
+  void wait_for_workers() const {
+    const Span span(SpanKind::other, "wait for threads");
+    Patience patience;
+    while (finished_.load(std::memory_order_acquire) < workers_.size()) patience.pause();
+  }
+
   void start_round() {
     round_.fetch_add(1, std::memory_order_release);
     round_.notify_all();
   }
 
-  void serve() {
+  void serve(std::size_t worker) {
     for (std::uint32_t seen = 0;;) {
       wait_for_round_after(seen++);
       if (body_ == nullptr) return;
+      const TraceScope on(recorder_, worker);
       take_items();
       finished_.fetch_add(1, std::memory_order_release);
     }
@@ -94,6 +104,7 @@ class Team {
   // Of the present round; set before it starts.
   const std::function<void(std::size_t)>* body_ = nullptr;  ///< null: the team ends
   std::size_t count_ = 0;
+  TraceRecorder* recorder_ = nullptr;     ///< of the rank, where it records
   std::atomic<std::size_t> next_{0};      ///< item
   std::atomic<std::size_t> finished_{0};  ///< workers that have no item left
   std::atomic<std::uint32_t> round_{0};

@@ -15,6 +15,7 @@
 #include "kernels/cpu/row_statistics.h"
 #include "runtime/error.h"
 #include "runtime/fault_point.h"
+#include "runtime/trace.h"
 #include "runtime/tree.h"
 
 namespace lamina {
@@ -258,6 +259,7 @@ void CpuRecurrence::check_forward(const RecurrenceForward& f) const {
 }
 
 void CpuRecurrence::forward(const RecurrenceForward& f) {
+  const Span span(SpanKind::pointwise, "recurrence forward");
   check_forward(f);
   ready_for_backward_ = false;
   begin_forward(f);
@@ -292,6 +294,7 @@ void CpuRecurrence::begin_forward(const RecurrenceForward& f) {
 
 // W_x x of all time steps, and its statistics: one product and one exchange.
 void CpuRecurrence::transform_input() {
+  const Span span(SpanKind::pointwise, "input side");
   const std::size_t width = 4 * units_, inputs = size(shape_.inputs);
   if (replicated()) a_x_.resize(groups_ * own_blocks_ * sequence_rows() * width);
   x_statistics_.start(groups_ * sequence_rows());
@@ -320,6 +323,7 @@ void CpuRecurrence::measure_input(std::size_t d, std::size_t p, std::size_t firs
 
 // Eq. 20-22: z = LN(W_h h) + LN(W_x x) + b; c = f c + i g; h = o tanh(LN(c)).
 void CpuRecurrence::step_forward(int t) {
+  const Span span(SpanKind::pointwise, "time step");
   transform_state(t);
   if (normalized())
     h_statistics_.merge_moments(4 * units_, shape_.epsilon, &of_h_.mean[step_row(0, t)],
@@ -362,6 +366,7 @@ void CpuRecurrence::measure_state(std::size_t d, std::size_t p) {
 }
 
 void CpuRecurrence::update_cell(std::size_t d, std::size_t p, int t) {
+  const Span span(SpanKind::pointwise, "gates");
   const Floats& a_h = replicated() ? a_h_all_ : a_h_;
   const std::size_t i = gates_at(d, p, t), width = 4 * units_;
   float* c = &c_[state_at(d, p, t + 1)];
@@ -408,6 +413,7 @@ void CpuRecurrence::check_backward(const RecurrenceBackward& b) const {
 }
 
 void CpuRecurrence::backward(const RecurrenceBackward& b) {
+  const Span span(SpanKind::pointwise, "recurrence backward");
   check_backward(b);
   begin_backward(b);
   for (int t = steps_ - 1; t >= 0; --t) step_backward(t);
@@ -432,6 +438,7 @@ void CpuRecurrence::begin_backward(const RecurrenceBackward& b) {
 
 // The chain rule back through step_forward; each LN needs two sums over its vector.
 void CpuRecurrence::step_backward(int t) {
+  const Span span(SpanKind::pointwise, "time step backward");
   for_tiles(blocks_, [&](std::size_t d, std::size_t p) { output_backward(d, p, t); });
   RowStatistics::Means means;
   if (normalized()) means = c_statistics_.merge_sums(size(shape_.hidden));
@@ -454,6 +461,7 @@ void CpuRecurrence::step_backward(int t) {
 }
 
 void CpuRecurrence::output_backward(std::size_t d, std::size_t p, int t) {
+  const Span span(SpanKind::pointwise, "output backward");
   lstm_output_backward(cell_tile(d, t),
                        {.d_output = &d_output_[cell_at(d, p, t)],
                         .d_h = &d_h_[tile(d, p, units_)],
@@ -470,6 +478,7 @@ void CpuRecurrence::output_backward(std::size_t d, std::size_t p, int t) {
 }
 
 void CpuRecurrence::gates_backward(std::size_t d, std::size_t p, int t, RowStatistics::Means means) {
+  const Span span(SpanKind::pointwise, "gates backward");
   const std::size_t i = gates_at(d, p, t), width = 4 * units_, sums = (d * blocks_ + p) * width;
   lstm_gates_backward(cell_tile(d, t), {.d_n_c = &s_[cell_at(d, p, t)],
                                         .mean_dn = means.first,
@@ -494,6 +503,7 @@ void CpuRecurrence::gates_backward(std::size_t d, std::size_t p, int t, RowStati
 
 // dL/dh of t-1 = the sum over all unit blocks of da_h W_h.
 void CpuRecurrence::sum_state_gradient() {
+  const Span span(SpanKind::pointwise, "sum of state gradient");
   const std::size_t hidden = size(shape_.hidden), contribution = rows_ * hidden;
   const auto start = [&](std::span<float> out) {
     state_sum_.start(static_cast<int>(groups_), static_cast<int>(rows_), static_cast<int>(units_), out);
@@ -512,6 +522,7 @@ void CpuRecurrence::sum_state_gradient() {
 
 // LN of W_x x, for all time steps at once.
 void CpuRecurrence::input_normalization_backward() {
+  const Span span(SpanKind::pointwise, "input normalization backward");
   const RowStatistics::Means means = x_statistics_.merge_sums(4 * size(shape_.hidden));
   parallel_for(threads_, groups_ * own_blocks_ * size(steps_), [&](std::size_t i) {
     const int t = static_cast<int>(i % size(steps_));
@@ -527,6 +538,7 @@ void CpuRecurrence::input_normalization_backward() {
 
 // dL/dx = the sum over all unit blocks of da_x W_x.
 void CpuRecurrence::input_gradient(std::span<float> d_input) {
+  const Span span(SpanKind::pointwise, "input gradient");
   const std::size_t inputs = size(shape_.inputs), rows = sequence_rows(), chunk = products_.chunk_rows();
   const std::size_t chunks = (rows + chunk - 1) / chunk;
   input_sum_.start(static_cast<int>(groups_), static_cast<int>(rows),
@@ -546,6 +558,7 @@ void CpuRecurrence::input_gradient(std::span<float> d_input) {
 }
 
 void CpuRecurrence::parameter_gradients(const LstmParameters<float>& d) {
+  const Span span(SpanKind::pointwise, "parameter gradients");
   const std::size_t hidden = size(shape_.hidden), inputs = size(shape_.inputs), width = 4 * units_;
   group_tree_.sum(groups_, d.W_h, [&](std::size_t group, std::span<float> d_W_h) {
     parallel_for(threads_, own_blocks_, [&](std::size_t k) {

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "runtime/error.h"
+#include "runtime/trace.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/row_statistics.cpp"
@@ -69,6 +70,7 @@ void RowStatistics::start(std::size_t rows) {
 
 template <class Merge>
 float* RowStatistics::merge(const Merge& merge_pair) {
+  const Span span(SpanKind::pointwise, "statistics");
   merge_in_tree_order(partials_.data(), blocks_, 2 * rows_, 1, merge_pair);
   const std::size_t ranks = static_cast<std::size_t>(axis_.size());
   if (ranks == 1) return partials_.data();

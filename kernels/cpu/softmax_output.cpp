@@ -18,6 +18,7 @@
 #include "kernels/cpu/softmax_rows.h"
 #include "runtime/error.h"
 #include "runtime/parameter.h"
+#include "runtime/trace.h"
 #include "runtime/tree.h"
 
 namespace lamina {
@@ -77,6 +78,7 @@ class CpuSoftmaxOutput final : public SoftmaxOutput {
 
   void forward(int time_steps, std::span<const float> input, std::span<const std::int32_t> targets,
                std::span<double> losses) override {
+    const Span span(SpanKind::pointwise, "softmax forward");
     begin(time_steps, input, targets);
     check(losses.size() == groups(), "softmax: losses must be [D]");
     for_chunks([&](const Chunk& chunk, std::vector<float>&) { compute_logits(chunk); });
@@ -88,6 +90,7 @@ class CpuSoftmaxOutput final : public SoftmaxOutput {
 
   void backward(float scale, std::span<float> d_input, std::span<float> d_W,
                 std::span<float> d_bias) override {
+    const Span span(SpanKind::pointwise, "softmax backward");
     check(d_W.size() == classes_ * hidden_ && d_bias.size() == classes_, "softmax: gradients do not fit");
     const int width = shape_.inputs / shape_.tiling.blocks.count;
     check(d_input.size() == groups() * local_blocks() * rows_ * size(width),

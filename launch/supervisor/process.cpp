@@ -42,10 +42,8 @@ void unblock_all_signals() {
   unblock_all_signals();
   std::signal(SIGPIPE, SIG_DFL);
   point_to_null(STDIN_FILENO, O_RDONLY);
-  if (options.silent) {
-    point_to_null(STDOUT_FILENO, O_WRONLY);
-    point_to_null(STDERR_FILENO, O_WRONLY);
-  }
+  if (options.silent || options.speaks_only_of_errors) point_to_null(STDOUT_FILENO, O_WRONLY);
+  if (options.silent) point_to_null(STDERR_FILENO, O_WRONLY);
   for (const std::string& variable : options.environment) putenv(const_cast<char*>(variable.c_str()));
 
   std::vector<char*> words;

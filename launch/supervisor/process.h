@@ -19,6 +19,7 @@ class Process {
   struct Options {
     std::vector<std::string> environment;  ///< "NAME=VALUE", beside what this process has
     bool silent = false;                   ///< its output is thrown away
+    bool speaks_only_of_errors = false;    ///< its standard output is thrown away
   };
   /// Throws UserError when the program cannot be started.
   explicit Process(const std::vector<std::string>& command, const Options& options);

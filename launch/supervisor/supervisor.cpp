@@ -1,7 +1,6 @@
 #include "launch/supervisor/supervisor.h"
 
 #include <fmt/format.h>
-#include <sched.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -9,6 +8,7 @@
 #include <set>
 
 #include "launch/setting.h"
+#include "launch/supervisor/mpirun.h"
 #include "launch/supervisor/watch.h"
 #include "launch/supervisor/words.h"
 #include "runtime/error.h"
@@ -19,11 +19,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::chrono::duration<double> kLongestPause{60};
-
-int cores() {
-  cpu_set_t allowed;
-  return sched_getaffinity(0, sizeof allowed, &allowed) == 0 ? CPU_COUNT(&allowed) : 1;
-}
 
 std::vector<Host> hosts_of(const LaunchSettings& settings) {
   return settings.hosts.empty() ? std::vector<Host>{} : read_hosts(settings.hosts);
@@ -69,10 +64,6 @@ GridSettings with_lane_groups(GridSettings grid, const CheckpointFolder& folder,
   if (grid.lane_groups == 0 && resume) grid.lane_groups = lane_groups_in(folder).value_or(0);
   if (grid.lane_groups == 0) grid.lane_groups = std::max(1, ranks / grid.model_parallel * grid.passes);
   return grid;
-}
-
-void append(std::vector<std::string>& words, std::initializer_list<std::string> more) {
-  words.insert(words.end(), more);
 }
 
 /// `arguments` without what they say of the settings in `names`.
@@ -169,15 +160,12 @@ std::vector<Host> Supervisor::answering_hosts() const {
 }
 
 std::vector<std::string> Supervisor::command(const Placement& placement) const {
-  std::vector<std::string> words = words_of(settings_.mpirun);
-  append(words, {"-n", std::to_string(placement.grid.ranks), "--bind-to", "none", "-x", kJobVariable});
-  for (const char* place : {"orte_tmpdir_base", "btl_vader_backing_directory", "osc_sm_backing_directory"})
-    append(words, {"--mca", place, job_.path().string()});
-  if (!placement.hosts.empty())
-    add_hosts(words);
-  else if (std::getenv("SLURM_JOB_ID") == nullptr)
+  std::vector<std::string> words = start_of_mpirun(settings_.mpirun, placement.grid.ranks, job_);
+  if (placement.hosts.empty())
     add_this_machine(words, placement.grid.ranks);
-  words.push_back(fs::read_symlink("/proc/self/exe").string());
+  else
+    add_hosts(words);
+  words.push_back(own_program());
   const std::vector<std::string> more = training(placement.grid);
   words.insert(words.end(), more.begin(), more.end());
   return words;
@@ -189,11 +177,6 @@ void Supervisor::add_hosts(std::vector<std::string>& words) const {
   const int part = std::max(1, settings_.end_timeout / 6);  // 2 until the first probe, and 4 probes
   append(words, {"--mca", "oob_tcp_keepalive_time", std::to_string(2 * part), "--mca",
                  "oob_tcp_keepalive_intvl", std::to_string(part), "--mca", "oob_tcp_keepalive_probes", "4"});
-}
-
-void Supervisor::add_this_machine(std::vector<std::string>& words, int ranks) const {
-  append(words, {"--oversubscribe"});
-  if (ranks > cores()) append(words, {"--mca", "mpi_yield_when_idle", "1"});
 }
 
 /// The arguments of the program for the next start.

@@ -47,7 +47,6 @@ class Supervisor {
   std::vector<Host> answering_hosts() const;
   std::vector<std::string> command(const Placement& placement) const;
   void add_hosts(std::vector<std::string>& words) const;
-  void add_this_machine(std::vector<std::string>& words, int ranks) const;
   std::vector<std::string> training(const JobGrid& grid) const;
   bool old_checkpoints_are_left() const;
   void refill_after_progress();

@@ -97,6 +97,7 @@ void MessageCommunicator::agree(const Call& call) {
 
 // Waits for the request of the transfer. Where that is given up, what MPI may still write to stays for ever.
 void MessageCommunicator::finish(const Call& call) {
+  const Span span(SpanKind::waiting, "wait for peers");
   watched_.enter(call);
   try {
     Backoff backoff;

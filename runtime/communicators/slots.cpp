@@ -77,6 +77,7 @@ void Slots::publish(const Call& call) {
 }
 
 void Slots::wait_for_peers() {
+  const Span span(SpanKind::waiting, "wait for peers");
   Backoff backoff;
   LongWait wait(group_.watch());
   for (std::byte* segment : segments_) {

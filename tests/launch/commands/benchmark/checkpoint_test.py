@@ -6,7 +6,7 @@ import sys
 import tempfile
 import unittest
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 from program import lamina, sentences
 
 RAW = {"raw_write_shared", "raw_write_own", "raw_read_cached", "raw_read_disk", "copy"}

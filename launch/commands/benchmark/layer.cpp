@@ -1,0 +1,165 @@
+#include "launch/commands/benchmark/layer.h"
+
+#include <fmt/format.h>
+
+#include <memory>
+#include <vector>
+
+#include "launch/agreement.h"
+#include "launch/checkpointing.h"
+#include "launch/commands/benchmark/figures_file.h"
+#include "launch/commands/benchmark/measured_layer.h"
+#include "launch/commands/benchmark/numbers.h"
+#include "launch/commands/benchmark/quantiles.h"
+#include "launch/commands/benchmark/stopwatch.h"
+#include "launch/commands/benchmark/table.h"
+#include "launch/commands/output.h"
+
+namespace lamina {
+namespace {
+
+/// One line of the table: what a layer does, beside the products that it needs for it.
+struct Row {
+  const char* what;
+  const std::vector<double>&seconds, &product_seconds;
+  double flops;
+
+  double rate() const { return flops / median(product_seconds); }
+  double share() const { return median(product_seconds) / median(seconds); }
+};
+
+std::vector<Row> rows_of(const MeasuredLayer& layer) {
+  const LayerTimes& times = layer.times();
+  const double forward = layer.forward_flops(), backward = layer.backward_flops();
+  return {{"forward", times.forward, times.products_forward, forward},
+          {"backward", times.backward, times.products_backward, backward},
+          {"both", times.both, times.products_both, forward + backward}};
+}
+
+class LayerBenchmark {
+ public:
+  LayerBenchmark(const LayerBenchmarkSettings& settings, Communicator& world)
+      : settings_(settings),
+        world_(world),
+        threads_(threads_per_rank(settings.threads, world)),
+        backend_(make_backend("cpu", threads_)),
+        grid_{.model_parallel = settings.model_parallel == 0 ? world.size() : settings.model_parallel,
+              .unit_blocks = settings.unit_blocks} {
+    for (const int hidden : numbers_of("hidden", settings.hidden))
+      for (const int batch : numbers_of("batch", settings.batch))
+        layers_.push_back(
+            std::make_unique<MeasuredLayer>(shape(hidden), batch, grid_, *backend_, threads_, world));
+  }
+
+  void run() {
+    interleave(settings_.repetitions, layers_.size(), [&](std::size_t i) { layers_[i]->measure(); });
+    if (world_.rank() == 0) print(heading() + table());
+    if (settings_.json.empty()) return;
+    from_root(world_, [&] {
+      write_figures(settings_.json, facts(), rows());
+      return std::string();
+    });
+  }
+
+ private:
+  RecurrenceShape shape(int hidden) const {
+    return {.inputs = settings_.inputs == 0 ? hidden : settings_.inputs,
+            .hidden = hidden,
+            .max_time_steps = settings_.steps,
+            .tiling = {},
+            .normalization = settings_.normalization == "layer" ? Normalization::layer : Normalization::none,
+            .exchange = settings_.exchange == "replicated" ? Exchange::replicated : Exchange::sharded};
+  }
+
+  std::string heading() const {
+    return fmt::format(
+        "LSTM layer, {} normalization, {} time steps, {} data x {} model ranks ({}, {}), {} times\n{} each "
+        "rank\n",
+        settings_.normalization, settings_.steps, world_.size() / grid_.model_parallel, grid_.model_parallel,
+        settings_.exchange, world_.transport(), settings_.repetitions, backend_->description());
+  }
+
+  std::string table() const {
+    Table table({"pass", "units", "lanes", "ms", "min", "max", "us/step", "GF/s alone", "ms alone", "share"});
+    for (const auto& layer : layers_) {
+      for (const Row& row : rows_of(*layer))
+        table.add({row.what, fmt::to_string(layer->hidden()), fmt::to_string(layer->batch()),
+                   milliseconds(median(row.seconds)), milliseconds(least(row.seconds)),
+                   milliseconds(largest(row.seconds)), fmt::format("{:.1f}", microseconds_per_step(row)),
+                   fmt::format("{:.1f}", row.rate() / 1e9), milliseconds(median(row.product_seconds)),
+                   fmt::format("{:.3f}", row.share())});
+    }
+    return table.text() +
+           "alone: the layer's matrix products by themselves, weights packed; share: of the layer's time\n";
+  }
+
+  Json facts() const {
+    Json facts = machine_facts();
+    facts.update({{"benchmark", "layer"},
+                  {"ranks", world_.size()},
+                  {"model_ranks", grid_.model_parallel},
+                  {"transport", world_.transport()},
+                  {"threads", threads_},
+                  {"time_steps", settings_.steps},
+                  {"unit_blocks", settings_.unit_blocks},
+                  {"normalization", settings_.normalization},
+                  {"exchange", settings_.exchange}});
+    return facts;
+  }
+
+  std::vector<Json> rows() const {
+    std::vector<Json> rows;
+    for (const auto& layer : layers_)
+      for (const Row& row : rows_of(*layer))
+        rows.push_back({{"pass", row.what},
+                        {"hidden", layer->hidden()},
+                        {"inputs", layer->inputs()},
+                        {"batch", layer->batch()},
+                        {"milliseconds", summary_of(row.seconds, 1e3)},
+                        {"microseconds_per_step", microseconds_per_step(row)},
+                        {"gemm_gflops_per_second", row.rate() / 1e9},
+                        {"gemm_milliseconds", summary_of(row.product_seconds, 1e3)},
+                        {"gemm_share", row.share()},
+                        {"packing_milliseconds", summary_of(layer->times().packing, 1e3)}});
+    return rows;
+  }
+
+  double microseconds_per_step(const Row& row) const { return 1e6 * median(row.seconds) / settings_.steps; }
+  static std::string milliseconds(double seconds) { return fmt::format("{:.2f}", 1e3 * seconds); }
+
+  const LayerBenchmarkSettings settings_;
+  Communicator& world_;
+  int threads_;
+  std::unique_ptr<Backend> backend_;
+  GridSettings grid_;
+  std::vector<std::unique_ptr<MeasuredLayer>> layers_;
+};
+
+}  // namespace
+
+void LayerBenchmarkSettings::validate() const {
+  at_least("steps", steps, 1);
+  at_least("inputs", inputs, 0);
+  at_least("model-parallel", model_parallel, 0);
+  at_least("unit-blocks", unit_blocks, 1);
+  at_least("threads", threads, 0);
+  at_least("repetitions", repetitions, 1);
+  numbers_of("batch", batch);
+  std::vector<int> widths = numbers_of("hidden", hidden);
+  for (const int units : widths)
+    require(units % unit_blocks == 0,
+            fmt::format("--hidden must be multiples of --unit-blocks ({}), not {}", unit_blocks, units));
+  require(inputs % unit_blocks == 0,
+          fmt::format("--inputs must be a multiple of --unit-blocks ({}), not {}", unit_blocks, inputs));
+}
+
+void benchmark_layer(const LayerBenchmarkSettings& settings, Communicator& world) {
+  settings.validate();
+  from_root(world, [&] {
+    require_writable(settings.json);
+    return std::string();
+  });
+  LayerBenchmark(settings, world).run();
+}
+
+}  // namespace lamina
