@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "launch/commands/benchmark.h"
+#include "launch/commands/benchmark/exchange.h"
 #include "launch/commands/checkpoint.h"
 #include "launch/commands/evaluate.h"
 #include "launch/commands/generate.h"
@@ -65,8 +66,11 @@ Program::Program() {
   add<EvaluateSettings>("evaluate", "how well a trained model predicts a text", &evaluate);
   add<GenerateSettings>("generate", "text from a trained model", &generate);
   add_checkpoint();
-  add<CheckpointBenchmarkSettings>(add_command(app_, "benchmark", "measure this machine"), "checkpoint",
-                                   "rates of writing and reading checkpoints", &benchmark_checkpoint);
+  CLI::App& benchmark = add_command(app_, "benchmark", "measure this machine");
+  add<CheckpointBenchmarkSettings>(benchmark, "checkpoint", "rates of writing and reading checkpoints",
+                                   &benchmark_checkpoint);
+  add<ExchangeBenchmarkSettings>(benchmark, "exchange", "times of the collectives, beside the library's own",
+                                 &benchmark_exchange);
   add_info();
 }
 
