@@ -34,7 +34,7 @@ class Team {
     for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { serve(); });
   }
   ~Team() {
-    body_ = nullptr;
+    items_ = nullptr;
     start_round();
   }
   Team(const Team&) = delete;
@@ -44,8 +44,8 @@ class Team {
   static bool inside() { return inside_; }
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
-  void run(std::size_t count, const std::function<void(std::size_t)>& body) {
-    body_ = &body;
+  void run(std::size_t count, const parallel::Items& items) {
+    items_ = &items;
     count_ = count;
     next_.store(0, std::memory_order_relaxed);
     finished_.store(0, std::memory_order_relaxed);
@@ -65,7 +65,7 @@ class Team {
   void serve() {
     for (std::uint32_t seen = 0;;) {
       wait_for_round_after(seen++);
-      if (body_ == nullptr) return;
+      if (items_ == nullptr) return;
       take_items();
       finished_.fetch_add(1, std::memory_order_release);
     }
@@ -81,7 +81,7 @@ class Team {
     inside_ = true;
     for (std::size_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) {
       try {
-        (*body_)(i);
+        (*items_)(i);
       } catch (...) {
         const std::lock_guard lock(mutex_);
         if (!failure_) failure_ = std::current_exception();
@@ -92,7 +92,7 @@ class Team {
 
   static inline thread_local bool inside_ = false;
   // Of the present round; set before it starts.
-  const std::function<void(std::size_t)>* body_ = nullptr;  ///< null: the team ends
+  const parallel::Items* items_ = nullptr;  ///< null: the team ends
   std::size_t count_ = 0;
   std::atomic<std::size_t> next_{0};      ///< item
   std::atomic<std::size_t> finished_{0};  ///< workers that have no item left
@@ -111,9 +111,9 @@ Team& team_of(int threads) {
 
 }  // namespace
 
-void parallel_for(int threads, std::size_t count, const std::function<void(std::size_t)>& body) {
-  if (threads > 1 && count > 1 && !Team::inside()) return team_of(threads).run(count, body);
-  for (std::size_t i = 0; i < count; ++i) body(i);
+void parallel::run(int threads, std::size_t count, const Items& items) {
+  if (!Team::inside()) return team_of(threads).run(count, items);
+  for (std::size_t i = 0; i < count; ++i) items(i);
 }
 
 }  // namespace lamina
