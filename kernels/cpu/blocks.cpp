@@ -81,15 +81,32 @@ void BlockSum::add(int group, int first_row, int count, std::span<const float> p
   add(group, first_row, count, partials.data(), stride);
 }
 
-void BlockSum::add(int group, int first_row, int count, const float* partials, std::size_t stride) {
+void BlockSum::check_rows(int group, int first_row, int count) const {
   check(group >= 0 && group < groups_ && first_row >= 0 && first_row + count <= rows_,
         "blocks: no such rows");
-  const std::size_t local = size(blocks_.local), n = size(width_), tile = size(rows_) * n;
-  for (std::size_t row = 0; row < size(count); ++row)
-    for (std::size_t g = 0; g < size(blocks_.count); ++g, partials += n) {
-      const std::size_t tile_index = (g / local * size(groups_) + size(group)) * local + g % local;
-      add_in_tree_order(partials, local, stride, n, sums_ + tile_index * tile + (size(first_row) + row) * n);
-    }
+}
+
+// Of the columns of block `block`, [M, groups, K, rows, width].
+float* BlockSum::place(int group, std::size_t block, std::size_t row) const {
+  const std::size_t local = size(blocks_.local);
+  const std::size_t tile = (block / local * size(groups_) + size(group)) * local + block % local;
+  return sums_ + (tile * size(rows_) + row) * size(width_);
+}
+
+void BlockSum::add(int group, int first_row, int count, const float* partials, std::size_t stride) {
+  check_rows(group, first_row, count);
+  const std::size_t n = size(width_);
+  for (std::size_t row = size(first_row); row < size(first_row + count); ++row)
+    for (std::size_t g = 0; g < size(blocks_.count); ++g, partials += n)
+      add_in_tree_order(partials, size(blocks_.local), stride, n, place(group, g, row));
+}
+
+void BlockSum::set(int group, int first_row, int count, const float* sums) {
+  check_rows(group, first_row, count);
+  const std::size_t n = size(width_);
+  for (std::size_t row = size(first_row); row < size(first_row + count); ++row)
+    for (std::size_t g = 0; g < size(blocks_.count); ++g, sums += n)
+      std::copy_n(sums, n, place(group, g, row));
 }
 
 void BlockSum::finish() {

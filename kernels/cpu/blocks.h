@@ -52,11 +52,16 @@ class BlockSum {
   void add(int group, int first_row, int count, std::span<const float> partials);
   /// The same for contributions that lie `stride` elements apart: that of block k at partials + k * stride.
   void add(int group, int first_row, int count, const float* partials, std::size_t stride);
+  /// The same, already summed over this rank's blocks: sums [count, G * width].
+  void set(int group, int first_row, int count, const float* sums);
   void finish();
   /// all: [groups, G, rows, width].
   void finish_everywhere(std::span<float> all);
 
  private:
+  float* place(int group, std::size_t block, std::size_t row) const;
+  void check_rows(int group, int first_row, int count) const;
+
   Share blocks_;
   Communicator& model_axis_;
   int groups_ = 0, rows_ = 0, width_ = 0;

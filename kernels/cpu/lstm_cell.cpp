@@ -38,9 +38,7 @@ HWY_INLINE void add_to(const Lanes& lanes, float* sum, Vector v) {
 template <class Lanes>
 HWY_INLINE Vector normalized_gate(const Lanes& lanes, const GatesForward& g, const RowNormalization& of_h,
                                   const RowNormalization& of_x, std::size_t j, std::size_t i) {
-  const Vector n_h = of_h.of(lanes.load(g.a_h + i)), n_x = of_x.of(lanes.load(g.x + i));
-  lanes.store(n_h, g.n_h + i);
-  lanes.store(n_x, g.x + i);
+  const Vector n_h = of_h.of(lanes.load(g.a_h + i)), n_x = of_x.of(lanes.load(g.a_x + i));
   const Vector x_term = hn::MulAdd(lanes.load(g.gain_x + j), n_x, lanes.load(g.bias + j));
   return hn::MulAdd(lanes.load(g.gain_h + j), n_h, x_term);
 }
@@ -75,7 +73,7 @@ void lstm_gates(const CellTile& tile, const GatesForward& g) {
       });
     } else {
       gates_of_row(tile, g, row, [&](auto lanes, std::size_t j, std::size_t i) HWY_ATTR {
-        return hn::Add(lanes.load(g.a_h + i), hn::Add(lanes.load(g.x + i), lanes.load(g.bias + j)));
+        return hn::Add(lanes.load(g.a_h + i), hn::Add(lanes.load(g.a_x + i), lanes.load(g.bias + j)));
       });
     }
   }
@@ -87,12 +85,14 @@ void lstm_output(const CellTile& tile, const OutputForward& o) {
     for_each_vector(units, [&](auto lanes, std::size_t u) HWY_ATTR {
       const Vector s = tanh_of(squashed(lanes, lanes.load(o.c + row * units + u), u));
       lanes.store(s, o.s + row * units + u);
-      lanes.store(hn::Mul(lanes.load(o.gates + row * 4 * units + 2 * units + u), s), o.h + row * units + u);
+      const Vector gate = lanes.load(o.gates + row * 4 * units + 2 * units + u);
+      lanes.store(hn::Mul(gate, s), o.h + row * o.h_stride + u);
     });
   };
   for (std::size_t row = 0; row < tile.rows; ++row) {
-    if (!tile.valid(row)) continue;
-    if (tile.normalized) {
+    if (!tile.valid(row)) {
+      if (o.h != o.h_before) std::copy_n(o.h_before + row * o.h_stride, units, o.h + row * o.h_stride);
+    } else if (tile.normalized) {
       const RowNormalization of_c(o.of_c, row);
       output_of_row(row, [&](auto lanes, Vector c, std::size_t u) HWY_ATTR {
         return hn::MulAdd(lanes.load(o.gain_c + u), of_c.of(c), lanes.load(o.bias_c + u));
@@ -105,9 +105,8 @@ void lstm_output(const CellTile& tile, const OutputForward& o) {
 
 // dz_o = dh s o (1 - o); returns dL/d(argument of tanh) = dh o (1 - s^2).
 template <class Lanes>
-HWY_INLINE Vector output_gradient(const Lanes& lanes, Vector d_h, Vector s, float* gate_o) {
-  const Vector o = lanes.load(gate_o);
-  lanes.store(hn::Mul(hn::Mul(d_h, s), hn::Mul(o, one_minus(o))), gate_o);
+HWY_INLINE Vector output_gradient(const Lanes& lanes, Vector d_h, Vector s, Vector o, float* dz_o) {
+  lanes.store(hn::Mul(hn::Mul(d_h, s), hn::Mul(o, one_minus(o))), dz_o);
   return hn::Mul(hn::Mul(d_h, o), hn::NegMulAdd(s, s, constant(1)));
 }
 
@@ -117,7 +116,7 @@ HWY_INLINE void hold_output_gradient(const CellTile& tile, const OutputBackward&
     const std::size_t i = row * units + u;
     const Vector d_h = hn::Add(lanes.load(o.d_output + i), lanes.load(o.d_h + i));
     add_to(lanes, o.d_h_held + i, d_h);
-    lanes.store(constant(0), o.s + i);
+    lanes.store(constant(0), o.d_n_c + i);
   });
   if (tile.normalized) o.sum_dn[row] = o.sum_dn_n[row] = 0;
 }
@@ -126,6 +125,7 @@ void lstm_output_backward(const CellTile& tile, const OutputBackward& o) {
   const std::size_t units = tile.units;
   // through(lanes, dL/d(argument of tanh), u, i) gives what goes to the cell.
   const auto backward_of_row = [&](std::size_t row, const auto& through) HWY_ATTR {
+    const std::size_t first_o = row * 4 * units + 2 * units;
     for_each_vector(units, [&](auto lanes, std::size_t u) HWY_ATTR {
       const std::size_t i = row * units + u;
       Vector d_h = hn::Add(lanes.load(o.d_output + i), lanes.load(o.d_h + i));
@@ -133,9 +133,9 @@ void lstm_output_backward(const CellTile& tile, const OutputBackward& o) {
         d_h = hn::Add(d_h, lanes.load(o.d_h_held + i));
         lanes.store(constant(0), o.d_h_held + i);
       }
-      float* gate_o = o.gates + row * 4 * units + 2 * units + u;
-      const Vector d_y = output_gradient(lanes, d_h, lanes.load(o.s + i), gate_o);
-      lanes.store(through(lanes, d_y, u, i), o.s + i);
+      const Vector gate = lanes.load(o.gates + first_o + u);
+      const Vector d_y = output_gradient(lanes, d_h, lanes.load(o.s + i), gate, o.dz + first_o + u);
+      lanes.store(through(lanes, d_y, u, i), o.d_n_c + i);
     });
   };
   for (std::size_t row = 0; row < tile.rows; ++row) {
@@ -160,32 +160,22 @@ void lstm_output_backward(const CellTile& tile, const OutputBackward& o) {
   }
 }
 
-/// Sums over a row of dL/dn and of dL/dn * n for the LNs of both sides.
-struct GateSums {
-  Vector h, h_n, x, x_n;
+/// dn and dn n of one LN, summed over a row.
+struct SideSums {
+  RowNormalization of;
+  Vector dn, dn_n;
 
-  HWY_INLINE GateSums() : h(constant(0)), h_n(constant(0)), x(constant(0)), x_n(constant(0)) {}
+  HWY_INLINE SideSums(const NormalizedRows& rows, std::size_t row)
+      : of(rows, row), dn(constant(0)), dn_n(constant(0)) {}
   // `dz` is 0 in lanes behind the row's end.
-  template <class Lanes>
-  HWY_INLINE void add(const Lanes& lanes, const GatesBackward& g, Vector dz, std::size_t j, std::size_t i) {
-    add_side(lanes, dz, g.gain_h + j, lanes.load(g.n_h + i), g.d_gain_h + j, h, h_n);
-    add_side(lanes, dz, g.gain_x + j, lanes.load(g.n_x + i), g.d_gain_x + j, x, x_n);
+  HWY_INLINE void add(Vector dz, Vector gain, Vector a) {
+    const Vector d_n = hn::Mul(gain, dz);
+    dn = hn::Add(dn, d_n);
+    dn_n = hn::MulAdd(d_n, of.of(a), dn_n);
   }
-  HWY_INLINE void store(const GatesBackward& g, std::size_t row) const {
-    g.h_sum_dn[row] = sum_of_lanes(h);
-    g.h_sum_dn_n[row] = sum_of_lanes(h_n);
-    g.x_sum_dn[row] = sum_of_lanes(x);
-    g.x_sum_dn_n[row] = sum_of_lanes(x_n);
-  }
-
- private:
-  template <class Lanes>
-  static HWY_INLINE void add_side(const Lanes& lanes, Vector dz, const float* gain, Vector n, float* d_gain,
-                                  Vector& sum, Vector& sum_n) {
-    const Vector d_n = hn::Mul(lanes.load(gain), dz);
-    sum = hn::Add(sum, d_n);
-    sum_n = hn::MulAdd(d_n, n, sum_n);
-    lanes.store(hn::MulAdd(dz, n, lanes.load(d_gain)), d_gain);
+  HWY_INLINE void store(const NormalizationSums& sums, std::size_t row) const {
+    sums.dn[row] = sum_of_lanes(dn);
+    sums.dn_n[row] = sum_of_lanes(dn_n);
   }
 };
 
@@ -198,31 +188,31 @@ HWY_INLINE void gates_backward_of_row(const CellTile& tile, const GatesBackward&
     const std::size_t cell = row * units + u;
     const auto finish = [&](std::size_t which, Vector dz) HWY_ATTR {
       const std::size_t j = which * units + u;
-      lanes.store(dz, g.gates + first + j);
-      add_to(lanes, g.d_bias + j, dz);
+      lanes.store(dz, g.dz + first + j);
       gate(lanes, dz, j, first + j);
     };
     const auto value = [&](std::size_t which)
                            HWY_ATTR { return lanes.load(g.gates + first + which * units + u); };
-    const Vector f = value(0), i = value(1), dz_o = value(2), c_new = value(3);
+    const Vector f = value(0), i = value(1), c_new = value(3);
     const Vector d_c = cell_gradient(lanes, cell);
     lanes.store(hn::Mul(d_c, f), g.d_c + cell);
     finish(0, hn::Mul(hn::Mul(d_c, lanes.load(g.c_before + cell)), hn::Mul(f, one_minus(f))));
     finish(1, hn::Mul(hn::Mul(d_c, c_new), hn::Mul(i, one_minus(i))));
-    finish(2, dz_o);
+    gate(lanes, lanes.load(g.dz + first + 2 * units + u), 2 * units + u, first + 2 * units + u);
     finish(3, hn::Mul(hn::Mul(d_c, i), hn::NegMulAdd(c_new, c_new, constant(1))));
   });
 }
 
 HWY_INLINE void skip_gates(const CellTile& tile, const GatesBackward& g, std::size_t row) {
-  std::fill_n(g.gates + row * 4 * tile.units, 4 * tile.units, 0.0f);
-  if (tile.normalized) GateSums().store(g, row);
+  std::fill_n(g.dz + row * 4 * tile.units, 4 * tile.units, 0.0f);
+  if (!tile.normalized) return;
+  for (const NormalizationSums& side : {g.h, g.x}) side.dn[row] = side.dn_n[row] = 0;
 }
 
 HWY_INLINE void normalized_gates_backward(const CellTile& tile, const GatesBackward& g, std::size_t row) {
   const RowNormalization of_c(g.of_c, row);
   const Vector mean_dn = constant(g.mean_dn[row]), mean_dn_n = constant(g.mean_dn_n[row]);
-  GateSums sums;
+  SideSums h(g.of_h, row), x(g.of_x, row);
   gates_backward_of_row(
       tile, g, row,
       [&](auto lanes, std::size_t i) HWY_ATTR {
@@ -230,9 +220,13 @@ HWY_INLINE void normalized_gates_backward(const CellTile& tile, const GatesBackw
         const Vector d_n = hn::NegMulAdd(of_c.of(lanes.load(g.c + i)), mean_dn_n, centred);
         return hn::MulAdd(of_c.scale, d_n, lanes.load(g.d_c + i));
       },
-      [&](auto lanes, Vector dz, std::size_t j, std::size_t i)
-          HWY_ATTR { sums.add(lanes, g, lanes.only(dz), j, i); });
-  sums.store(g, row);
+      [&](auto lanes, Vector dz, std::size_t j, std::size_t i) HWY_ATTR {
+        const Vector dz_of_row = lanes.only(dz);
+        h.add(dz_of_row, lanes.load(g.gain_h + j), lanes.load(g.a_h + i));
+        x.add(dz_of_row, lanes.load(g.gain_x + j), lanes.load(g.a_x + i));
+      });
+  h.store(g.h, row);
+  x.store(g.x, row);
 }
 
 void lstm_gates_backward(const CellTile& tile, const GatesBackward& g) {
@@ -246,25 +240,42 @@ void lstm_gates_backward(const CellTile& tile, const GatesBackward& g) {
           tile, g, row,
           [&](auto lanes, std::size_t i)
               HWY_ATTR { return hn::Add(lanes.load(g.d_c + i), lanes.load(g.d_n_c + i)); },
-          [](auto, Vector, std::size_t, std::size_t) HWY_ATTR {});
+          [&](auto lanes, Vector dz, std::size_t j, std::size_t)
+              HWY_ATTR { add_to(lanes, g.d_bias + j, dz); });
     }
   }
 }
 
+/// One side of a row.
+struct RowBackward {
+  RowNormalization of;
+  Vector mean_dn, mean_dn_n;
+
+  HWY_INLINE RowBackward(const SideBackward& side, std::size_t row)
+      : of(side.of, row), mean_dn(constant(side.mean_dn[row])), mean_dn_n(constant(side.mean_dn_n[row])) {}
+  template <class Lanes>
+  HWY_INLINE void run(const Lanes& lanes, const SideBackward& side, Vector dz, std::size_t j,
+                      std::size_t i) const {
+    const Vector n = of.of(lanes.load(side.a + i)), d_n = hn::Mul(lanes.load(side.gain + j), dz);
+    lanes.store(hn::MulAdd(dz, n, lanes.load(side.d_gain + j)), side.d_gain + j);
+    lanes.store(hn::Mul(of.scale, hn::NegMulAdd(n, mean_dn_n, hn::Sub(d_n, mean_dn))), side.a + i);
+  }
+};
+
 void lstm_normalization_backward(const CellTile& tile, const NormalizationBackward& b) {
   const std::size_t width = 4 * tile.units;
   for (std::size_t row = 0; row < tile.rows; ++row) {
-    float* n = b.n + row * width;
     if (!tile.valid(row)) {
-      std::fill_n(n, width, 0.0f);
+      for (float* a : {b.h.a, b.x.a}) std::fill_n(a + row * width, width, 0.0f);
       continue;
     }
-    const Vector scale = constant(b.scale[row]), mean_dn = constant(b.mean_dn[row]);
-    const Vector mean_dn_n = constant(b.mean_dn_n[row]);
+    const RowBackward h(b.h, row), x(b.x, row);
     for_each_vector(width, [&](auto lanes, std::size_t j) HWY_ATTR {
-      const Vector d_n = hn::Mul(lanes.load(b.gain + j), lanes.load(b.dz + row * width + j));
-      const Vector centred = hn::NegMulAdd(lanes.load(n + j), mean_dn_n, hn::Sub(d_n, mean_dn));
-      lanes.store(hn::Mul(scale, centred), n + j);
+      const std::size_t i = row * width + j;
+      const Vector dz = lanes.load(b.dz + i);
+      h.run(lanes, b.h, dz, j, i);
+      x.run(lanes, b.x, dz, j, i);
+      add_to(lanes, b.d_bias + j, dz);
     });
   }
 }

@@ -4,7 +4,8 @@
 // recurrence.cpp.
 //
 // R rows, U units; gate vectors are [R, 4, U] in the order f, i, o, g. n = (a - mean) * scale is a normalized
-// value, z = gain_h n_h + gain_x n_x + bias a gate before its nonlinearity, s = tanh(gain_c n_c + bias_c).
+// value, computed wherever it is needed rather than kept; z = gain_h n_h + gain_x n_x + bias a gate before
+// its nonlinearity, s = tanh(gain_c n_c + bias_c).
 #pragma once
 
 #include <cstddef>
@@ -28,14 +29,12 @@ struct NormalizedRows {
 };
 
 struct GatesForward {
-  const float* a_h;              ///< [R, 4, U] W_h h
-  float* x;                      ///< [R, 4, U] W_x x; LN: n_x afterwards
+  const float *a_h, *a_x;        ///< [R, 4, U] W_h h and W_x x
   NormalizedRows of_h, of_x;     ///< LN
   const float *gain_h, *gain_x;  ///< LN, [4, U]
   const float* bias;             ///< [4, U]
   const float* c_before;         ///< [R, U]
-  float* n_h;                    ///< LN, out
-  float* gates;                  ///< out, after their nonlinearities; may be x without LN
+  float* gates;                  ///< out, after their nonlinearities; may be a_x without LN
   float* c;                      ///< out, [R, U]
 };
 void lstm_gates(const CellTile& tile, const GatesForward& g);
@@ -44,48 +43,63 @@ struct OutputForward {
   const float *gates, *c;
   NormalizedRows of_c;           ///< LN
   const float *gain_c, *bias_c;  ///< LN, [U]
-  float* s;                      ///< [R, U]
-  float* h;                      ///< [R, U], holds h of t-1
+  float* s;                      ///< out, [R, U]
+  const float* h_before;         ///< [R, U] with h_stride from row to row
+  float* h;                      ///< out, likewise; may be h_before
+  std::size_t h_stride;
 };
 void lstm_output(const CellTile& tile, const OutputForward& o);
 
 /// dL/dh to the cell; and dz_o, which needs nothing else.
 struct OutputBackward {
-  const float* d_output;     ///< [R, U], dL/dh from above
-  const float* d_h;          ///< [R, U], from t+1 through W_h
-  float* d_h_held;           ///< [R, U], past invalid steps: from t+1, to t-1; null where all rows are valid
-  const float* c;            ///< LN
-  NormalizedRows of_c;       ///< LN
-  const float* gain_c;       ///< LN
-  float* gates;              ///< o becomes dz_o
-  float* s;                  ///< becomes dL/dn_c with LN, else dL/dc through h
-  float *sum_dn, *sum_dn_n;  ///< LN, out, [R]: over the units, of dL/dn_c and of its product with n_c
+  const float* d_output;  ///< [R, U], dL/dh from above
+  const float* d_h;       ///< [R, U], from t+1 through W_h
+  float* d_h_held;        ///< [R, U], past invalid steps: from t+1, to t-1; null where all rows are valid
+  const float* c;         ///< LN
+  NormalizedRows of_c;    ///< LN
+  const float* gain_c;    ///< LN
+  const float *gates, *s;
+  float* dz;                   ///< [R, 4, U], out: its o; may be the gates
+  float* d_n_c;                ///< [R, U], out: dL/dn_c with LN, else dL/dc through h
+  float *sum_dn, *sum_dn_n;    ///< LN, out, [R]: over the units, of dL/dn_c and of its product with n_c
   float *d_gain_c, *d_bias_c;  ///< LN, [U], added to
 };
 void lstm_output_backward(const CellTile& tile, const OutputBackward& o);
 
+/// Sums over a row, [R]: of dL/dn and of its product with n.
+struct NormalizationSums {
+  float *dn, *dn_n;
+};
+
 struct GatesBackward {
-  const float* d_n_c;                ///< [R, U], as lstm_output_backward left it in s
+  const float* d_n_c;                ///< [R, U]
   const float *mean_dn, *mean_dn_n;  ///< LN, [R], the sums over all units of the layer / H
   const float *c, *c_before;         ///< c: LN
   NormalizedRows of_c;               ///< LN
   float* d_c;                        ///< [R, U], dL/dc from t+1, to t-1
-  float* gates;                      ///< become dz
-  const float *gain_h, *gain_x;      ///< LN
-  const float *n_h, *n_x;            ///< LN
-  float *h_sum_dn, *h_sum_dn_n;      ///< LN, out, [R]: over the 4U values of this block, as above, for n_h
-  float *x_sum_dn, *x_sum_dn_n;      ///< LN, the same for n_x
-  float *d_gain_h, *d_gain_x;        ///< LN, [4, U], added to
-  float* d_bias;                     ///< [4, U], added to
+  const float* gates;
+  float* dz;                     ///< [R, 4, U]: its o in, all out; may be the gates
+  const float *a_h, *a_x;        ///< LN
+  NormalizedRows of_h, of_x;     ///< LN
+  const float *gain_h, *gain_x;  ///< LN
+  NormalizationSums h, x;        ///< LN, out: over the 4U values of this block
+  float* d_bias;                 ///< without LN, [4, U], added to
 };
 void lstm_gates_backward(const CellTile& tile, const GatesBackward& g);
 
-/// da = scale (dn - mean_dn - n mean_dn_n) with dn = gain dz: [R, 4, U].
+/// da = scale (dn - mean_dn - n mean_dn_n) with dn = gain dz, and what dz gives the gain.
+struct SideBackward {
+  NormalizedRows of;
+  const float* gain;                 ///< [4, U]
+  const float *mean_dn, *mean_dn_n;  ///< [R], the sums over all gates of the layer / 4H
+  float* a;                          ///< [R, 4, U], becomes da
+  float* d_gain;                     ///< [4, U], added to
+};
+
 struct NormalizationBackward {
-  const float *dz, *gain;
-  const float* scale;                ///< [R]
-  const float *mean_dn, *mean_dn_n;  ///< [R]
-  float* n;                          ///< becomes da
+  const float* dz;  ///< [R, 4, U]
+  SideBackward h, x;
+  float* d_bias;  ///< [4, U], added to
 };
 void lstm_normalization_backward(const CellTile& tile, const NormalizationBackward& b);
 

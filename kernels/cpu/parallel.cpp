@@ -37,7 +37,7 @@ class Team {
       workers_.emplace_back([this, i] { serve(static_cast<std::size_t>(i)); });
   }
   ~Team() {
-    body_ = nullptr;
+    items_ = nullptr;
     start_round();
   }
   Team(const Team&) = delete;
@@ -47,8 +47,8 @@ class Team {
   static bool inside() { return inside_; }
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
-  void run(std::size_t count, const std::function<void(std::size_t)>& body) {
-    body_ = &body;
+  void run(std::size_t count, const parallel::Items& items) {
+    items_ = &items;
     count_ = count;
     recorder_ = TraceRecorder::current();
     next_.store(0, std::memory_order_relaxed);
@@ -74,7 +74,7 @@ class Team {
   void serve(std::size_t worker) {
     for (std::uint32_t seen = 0;;) {
       wait_for_round_after(seen++);
-      if (body_ == nullptr) return;
+      if (items_ == nullptr) return;
       const TraceScope on(recorder_, worker);
       take_items();
       finished_.fetch_add(1, std::memory_order_release);
@@ -91,7 +91,7 @@ class Team {
     inside_ = true;
     for (std::size_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) {
       try {
-        (*body_)(i);
+        (*items_)(i);
       } catch (...) {
         const std::lock_guard lock(mutex_);
         if (!failure_) failure_ = std::current_exception();
@@ -102,7 +102,7 @@ class Team {
 
   static inline thread_local bool inside_ = false;
   // Of the present round; set before it starts.
-  const std::function<void(std::size_t)>* body_ = nullptr;  ///< null: the team ends
+  const parallel::Items* items_ = nullptr;  ///< null: the team ends
   std::size_t count_ = 0;
   TraceRecorder* recorder_ = nullptr;     ///< of the rank, where it records
   std::atomic<std::size_t> next_{0};      ///< item
@@ -122,9 +122,9 @@ Team& team_of(int threads) {
 
 }  // namespace
 
-void parallel_for(int threads, std::size_t count, const std::function<void(std::size_t)>& body) {
-  if (threads > 1 && count > 1 && !Team::inside()) return team_of(threads).run(count, body);
-  for (std::size_t i = 0; i < count; ++i) body(i);
+void parallel::run(int threads, std::size_t count, const Items& items) {
+  if (!Team::inside()) return team_of(threads).run(count, items);
+  for (std::size_t i = 0; i < count; ++i) items(i);
 }
 
 }  // namespace lamina

@@ -9,6 +9,7 @@
 
 #include "kernels/cpu/array_tree.h"
 #include "kernels/cpu/blocks.h"
+#include "kernels/cpu/large_array.h"
 #include "kernels/cpu/lstm_cell.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/recurrence_products.h"
@@ -23,9 +24,11 @@ namespace {
 
 std::size_t size(int n) { return static_cast<std::size_t>(n); }
 
+constexpr std::size_t kChunkRows = 128;  // of a sequence, at a time
+
 using Floats = std::vector<float>;
 
-/// The place of element `i`; null in an array that this normalization does not use.
+/// The place of element `i`; null in an array that is not used.
 template <class Array>
 auto* place(Array& array, std::size_t i) {
   return array.empty() ? nullptr : array.data() + i;
@@ -66,9 +69,10 @@ class CpuRecurrence final : public Recurrence {
   void measure_input(std::size_t d, std::size_t p, std::size_t first_row, std::size_t rows);
   void step_forward(int t);
   void transform_state(int t);
-  void measure_state(std::size_t d, std::size_t p);
+  void measure_state(std::size_t d, std::size_t p, int t);
   void update_cell(std::size_t d, std::size_t p, int t);
-  void write_last_state(const RecurrenceForward& f) const;
+  void write_output(std::size_t d, std::size_t p, int t);
+  void write_last_state(const RecurrenceForward& f);
 
   // Backward.
   void check_backward(const RecurrenceBackward& b) const;
@@ -76,8 +80,8 @@ class CpuRecurrence final : public Recurrence {
   void step_backward(int t);
   void output_backward(std::size_t d, std::size_t p, int t);
   void gates_backward(std::size_t d, std::size_t p, int t, RowStatistics::Means means);
-  void sum_state_gradient();
-  void input_normalization_backward();
+  void normalization_backward(std::size_t d, std::size_t k, int t, RowStatistics::Means means);
+  void state_gradient(int t);
   void input_gradient(std::span<float> d_input);
   void parameter_gradients(const LstmParameters<float>& d);
   void sum_over_groups(const Floats& of_groups, std::size_t width, std::span<float> out) const;
@@ -90,11 +94,10 @@ class CpuRecurrence final : public Recurrence {
   // task(d, block, first row, rows) over the chunks of rows of a sequence.
   template <class Task>
   void for_chunks(std::size_t blocks, const Task& task) const {
-    const std::size_t rows = sequence_rows(), chunk = products_.chunk_rows();
-    const std::size_t chunks = (rows + chunk - 1) / chunk;
+    const std::size_t rows = sequence_rows(), chunks = (rows + kChunkRows - 1) / kChunkRows;
     parallel_for(threads_, groups_ * blocks * chunks, [&](std::size_t i) {
-      const std::size_t tile = i / chunks, first = i % chunks * chunk;
-      task(tile / blocks, tile % blocks, first, std::min(chunk, rows - first));
+      const std::size_t tile = i / chunks, first = i % chunks * kChunkRows;
+      task(tile / blocks, tile % blocks, first, std::min(kChunkRows, rows - first));
     });
   }
 
@@ -113,18 +116,31 @@ class CpuRecurrence final : public Recurrence {
   std::size_t state_at(std::size_t d, std::size_t p, int t) const {  // t = 0: before the first step
     return at(d, p, steps_ + 1, t, units_);
   }
-  // Rows of the statistics: of a step [D, R], kept for all steps [T, D, R]; of the input side [D, T, R].
+  // Rows of the statistics: of a step [D, R], kept for all steps [T, D, R]; of the input side [D, T, R]. The
+  // backward sums of a step are [2, D, R], for W_h h and W_x x.
   std::size_t step_row(std::size_t d, int t) const { return (size(t) * groups_ + d) * rows_; }
   std::size_t input_row(std::size_t d, int t) const { return (d * size(steps_) + size(t)) * rows_; }
 
-  /// W_x x, and later n_x and da_x; without LN also the gates and dz.
-  float* x_side() { return normalized() ? n_x_.data() : gates_.data(); }
-  const float* da_h() const { return normalized() ? n_h_.data() : gates_.data(); }
-  const float* da_x() const { return normalized() ? n_x_.data() : gates_.data(); }
-  const float* h_before(std::size_t d, int t) const {
-    const std::size_t step = rows_ * size(shape_.hidden);
-    return t == 0 ? h_first_.data() + d * step : output_.data() + (d * size(steps_) + size(t) - 1) * step;
+  /// W_x x, and later da_x; without LN also the gates and dz.
+  LargeArray& x_side() { return normalized() ? a_x_ : gates_; }
+  const float* da_h() const { return normalized() ? a_h_.data() : gates_.data(); }
+  const float* da_x() const { return normalized() ? a_x_.data() : gates_.data(); }
+  /// W_h h of a tile. Without LN a step's is enough.
+  float* a_h(std::size_t d, std::size_t p, int t) {
+    return normalized() ? &a_h_[gates_at(d, p, t)] : &a_h_[tile(d, p, 4 * units_)];
   }
+  /// dz of a tile, of a step, too, with LN.
+  float* dz(std::size_t d, std::size_t p, int t) {
+    return normalized() ? &dz_[tile(d, p, 4 * units_)] : &gates_[gates_at(d, p, t)];
+  }
+  float* h_after(std::size_t d, int t) {
+    return output_.data() + (d * size(steps_) + size(t)) * rows_ * size(shape_.hidden);
+  }
+  float* h_before(std::size_t d, int t) {
+    return t == 0 ? h_first_.data() + d * rows_ * size(shape_.hidden) : h_after(d, t - 1);
+  }
+  /// Whether the pointwise work writes complete rows of h in place: it is done for all blocks.
+  bool complete() const { return size(shape_.tiling.blocks.count) == blocks_; }
   CellTile cell_tile(std::size_t d, int t) const {
     return {rows_, units_, normalized(), lengths_.empty() ? nullptr : lengths_.data() + d * rows_, t};
   }
@@ -140,7 +156,7 @@ class CpuRecurrence final : public Recurrence {
   RecurrenceProducts products_;
   BlockGather gather_, h_gather_;
   BlockSum state_sum_, input_sum_;
-  RowStatistics h_statistics_, c_statistics_, x_statistics_;
+  RowStatistics h_statistics_, c_statistics_, x_statistics_, gate_sums_;
   ArrayTree group_tree_;
 
   Floats gain_x_, gain_h_, bias_, gain_c_, bias_c_;  ///< [P, 4, U] or [P, U]
@@ -152,25 +168,28 @@ class CpuRecurrence final : public Recurrence {
   std::span<float> output_;
   Floats h_first_;                     ///< [D, R, H]
   std::vector<std::int32_t> lengths_;  ///< [D, R] or empty
-  Floats n_x_, n_h_, gates_;           ///< [D, P, T, R, 4U]; become da_x, da_h, dz
-  Floats c_;                           ///< [D, P, T+1, R, U]
-  Floats s_;                           ///< [D, P, T, R, U]
+  LargeArray gates_;                   ///< [D, P, T, R, 4U]; without LN they become dz
+  LargeArray a_x_, a_h_;               ///< LN: the same; become da_x, da_h
+  LargeArray c_;                       ///< [D, P, T+1, R, U]
+  LargeArray s_;                       ///< [D, P, T, R, U]
   SavedStatistics of_x_, of_h_, of_c_;
 
   // One time step.
-  Floats a_h_;           ///< [D, K, R, 4U]
-  Floats a_h_all_;       ///< [D, G, R, 4U], replicated only
-  Floats a_x_;           ///< [D, K, T, R, 4U], replicated only
-  Floats h_;             ///< [D, P, R, U]
-  Floats d_h_, d_c_;     ///< [D, P, R, U]
-  Floats d_h_held_;      ///< the same; empty where all rows are valid
-  Floats d_h_partials_;  ///< [D, K, R, H]
+  LargeArray own_a_h_;      ///< [D, K, R, 4U], replicated only
+  LargeArray a_h_all_;      ///< [D, G, R, 4U], replicated only
+  LargeArray own_a_x_;      ///< [D, K, T, R, 4U], replicated only
+  LargeArray h_;            ///< [D, P, R, U], unless complete rows are written in place
+  LargeArray d_h_, d_c_;    ///< [D, P, R, U]
+  LargeArray d_n_c_;        ///< [D, P, R, U]
+  LargeArray dz_;           ///< LN, [D, P, R, 4U]
+  LargeArray d_h_held_;     ///< [D, P, R, U]; empty where all rows are valid
+  LargeArray d_h_of_rank_;  ///< [D, R, H], summed over this rank's blocks
 
   // Gradients.
   std::span<const float> d_output_;                            ///< [D, P, T*R, U]
-  Floats d_output_all_;                                        ///< replicated only
+  LargeArray d_output_all_;                                    ///< replicated only
   Floats d_gain_x_, d_gain_h_, d_bias_, d_gain_c_, d_bias_c_;  ///< [D, P, 4, U] or [D, P, U]
-  std::vector<Floats> d_input_partials_;                       ///< per thread: [K, rows of a chunk, I]
+  LargeArray d_input_of_rank_;                                 ///< [rows of a chunk, I]
 };
 
 CpuRecurrence::CpuRecurrence(const RecurrenceShape& shape, Communicator& model_axis, int threads)
@@ -192,24 +211,29 @@ CpuRecurrence::CpuRecurrence(const RecurrenceShape& shape, Communicator& model_a
       h_statistics_(static_cast<int>(blocks_), pointwise_axis_),
       c_statistics_(static_cast<int>(blocks_), pointwise_axis_),
       x_statistics_(static_cast<int>(blocks_), pointwise_axis_),
-      group_tree_(threads),
-      d_input_partials_(size(threads)) {
+      gate_sums_(static_cast<int>(blocks_), pointwise_axis_),
+      group_tree_(threads) {
   check(shape.hidden % shape.tiling.blocks.count == 0, "recurrence: H must divide into unit blocks");
   const std::size_t step = groups_ * blocks_ * rows_, steps = size(shape.max_time_steps);
   gates_.resize(step * steps * 4 * units_);
   c_.resize(step * (steps + 1) * units_);
   s_.resize(step * steps * units_);
   h_first_.resize(groups_ * rows_ * size(shape.hidden));
-  a_h_.resize(groups_ * own_blocks_ * rows_ * 4 * units_);
-  for (Floats* buffer : {&h_, &d_h_, &d_c_}) buffer->resize(step * units_);
-  d_h_partials_.resize(groups_ * own_blocks_ * rows_ * size(shape.hidden));
+  a_h_.resize(normalized() ? gates_.size() : step * 4 * units_);
+  for (LargeArray* buffer : {&d_h_, &d_c_, &d_n_c_}) buffer->resize(step * units_);
+  if (!complete()) h_.resize(step * units_);
+  d_h_of_rank_.resize(h_first_.size());
   d_bias_.resize(groups_ * blocks_ * 4 * units_);
-  if (replicated()) a_h_all_.resize(step * 4 * units_);
+  if (replicated()) {
+    own_a_h_.resize(groups_ * own_blocks_ * rows_ * 4 * units_);
+    a_h_all_.resize(step * 4 * units_);
+  }
+  if (!normalized()) return;
   h_statistics_.start(groups_ * rows_);
   c_statistics_.start(groups_ * rows_);
-  if (!normalized()) return;
-  n_x_.resize(gates_.size());
-  n_h_.resize(gates_.size());
+  gate_sums_.start(2 * groups_ * rows_);
+  a_x_.resize(gates_.size());
+  dz_.resize(step * 4 * units_);
   for (SavedStatistics* of : {&of_x_, &of_h_, &of_c_}) of->resize(groups_ * steps * rows_);
   for (Floats* sum : {&d_gain_x_, &d_gain_h_}) sum->resize(d_bias_.size());
   for (Floats* sum : {&d_gain_c_, &d_bias_c_}) sum->resize(groups_ * blocks_ * units_);
@@ -238,8 +262,8 @@ void CpuRecurrence::set_parameters(const LstmParameters<const float>& parameters
 }
 
 std::size_t CpuRecurrence::saved_size() const {
-  return n_x_.size() + n_h_.size() + gates_.size() + c_.size() + s_.size() + h_first_.size() + of_x_.size() +
-         of_h_.size() + of_c_.size();
+  return a_x_.size() + (normalized() ? a_h_.size() : 0) + gates_.size() + c_.size() + s_.size() +
+         h_first_.size() + of_x_.size() + of_h_.size() + of_c_.size();
 }
 
 // --- forward ----------------------------------------------------------------------------------------------
@@ -273,19 +297,19 @@ void CpuRecurrence::begin_forward(const RecurrenceForward& f) {
   steps_ = f.time_steps;
   input_ = f.input;
   output_ = f.output;
-  products_.prepare(steps_);
   std::ranges::copy(f.h_first, h_first_.begin());
   lengths_.assign(f.lengths.begin(), f.lengths.end());
 
-  Floats& c_first = d_c_;  // free before the backward pass
+  LargeArray& c_first = d_c_;  // free before the backward pass
   if (replicated())
     gather_.run_blocked(static_cast<int>(groups_), static_cast<int>(rows_), static_cast<int>(units_),
                         f.c_first, c_first);
   else
-    std::ranges::copy(f.c_first, c_first.begin());
+    std::ranges::copy(f.c_first, c_first.data());
   const std::size_t hidden = size(shape_.hidden), first_unit = size(pointwise_share().first) * units_;
   for_tiles(blocks_, [&](std::size_t d, std::size_t p) {
     std::copy_n(&c_first[tile(d, p, units_)], rows_ * units_, &c_[state_at(d, p, 0)]);
+    if (complete()) return;
     for (std::size_t row = 0; row < rows_; ++row)
       std::copy_n(&h_first_[(d * rows_ + row) * hidden + first_unit + p * units_], units_,
                   &h_[tile(d, p, units_) + row * units_]);
@@ -295,18 +319,18 @@ void CpuRecurrence::begin_forward(const RecurrenceForward& f) {
 // W_x x of all time steps, and its statistics: one product and one exchange.
 void CpuRecurrence::transform_input() {
   const Span span(SpanKind::pointwise, "input side");
-  const std::size_t width = 4 * units_, inputs = size(shape_.inputs);
-  if (replicated()) a_x_.resize(groups_ * own_blocks_ * sequence_rows() * width);
-  x_statistics_.start(groups_ * sequence_rows());
-  float* own_a_x = replicated() ? a_x_.data() : x_side();
+  const std::size_t width = 4 * units_, inputs = size(shape_.inputs), tile = sequence_rows() * width;
+  if (replicated()) own_a_x_.resize(groups_ * own_blocks_ * tile);
+  if (normalized()) x_statistics_.start(groups_ * sequence_rows());
+  float* own_a_x = replicated() ? own_a_x_.data() : x_side().data();
   for_chunks(own_blocks_, [&](std::size_t d, std::size_t k, std::size_t first, std::size_t rows) {
-    float* a_x = own_a_x + ((d * own_blocks_ + k) * sequence_rows() + first) * width;
-    products_.input(k, rows, &input_[(d * sequence_rows() + first) * inputs], a_x);
+    products_.input(k, rows, &input_[(d * sequence_rows() + first) * inputs],
+                    own_a_x + (d * own_blocks_ + k) * tile + first * width);
     if (!replicated()) measure_input(d, k, first, rows);
   });
   if (replicated()) {
     gather_.run_blocked(static_cast<int>(groups_), static_cast<int>(sequence_rows()), static_cast<int>(width),
-                        a_x_, {x_side(), groups_ * blocks_ * sequence_rows() * width});
+                        own_a_x_, std::span<float>(x_side()).first(groups_ * blocks_ * tile));
     for_chunks(blocks_, [&](std::size_t d, std::size_t p, std::size_t first, std::size_t rows) {
       measure_input(d, p, first, rows);
     });
@@ -317,7 +341,7 @@ void CpuRecurrence::transform_input() {
 void CpuRecurrence::measure_input(std::size_t d, std::size_t p, std::size_t first_row, std::size_t rows) {
   if (!normalized()) return;
   const std::size_t row = d * sequence_rows() + first_row, width = 4 * units_;
-  row_moments(x_side() + gates_at(d, p, 0) + first_row * width, rows, width, x_statistics_.first(p) + row,
+  row_moments(&a_x_[gates_at(d, p, 0) + first_row * width], rows, width, x_statistics_.first(p) + row,
               x_statistics_.second(p) + row);
 }
 
@@ -332,60 +356,68 @@ void CpuRecurrence::step_forward(int t) {
   if (normalized())
     c_statistics_.merge_moments(units_, shape_.epsilon, &of_c_.mean[step_row(0, t)],
                                 &of_c_.scale[step_row(0, t)]);
-  for_tiles(blocks_, [&](std::size_t d, std::size_t p) {
-    lstm_output(cell_tile(d, t), {.gates = &gates_[gates_at(d, p, t)],
-                                  .c = &c_[state_at(d, p, t + 1)],
-                                  .of_c = of_c_.at(step_row(d, t)),
-                                  .gain_c = place(gain_c_, p * units_),
-                                  .bias_c = place(bias_c_, p * units_),
-                                  .s = &s_[cell_at(d, p, t)],
-                                  .h = &h_[tile(d, p, units_)]});
-  });
+  for_tiles(blocks_, [&](std::size_t d, std::size_t p) { write_output(d, p, t); });
   fault_point(FaultPoint::forward_exchange);
+  if (complete()) return;
   const std::size_t step = rows_ * size(shape_.hidden);
   h_gather_.run(static_cast<int>(groups_), static_cast<int>(rows_), static_cast<int>(units_), h_,
-                output_.data() + size(t) * step, size(steps_) * step);
+                h_after(0, t), size(steps_) * step);
 }
 
 void CpuRecurrence::transform_state(int t) {
+  const std::size_t width = 4 * units_;
   for_tiles(own_blocks_, [&](std::size_t d, std::size_t k) {
-    products_.recurrent(k, h_before(d, t), &a_h_[(d * own_blocks_ + k) * rows_ * 4 * units_]);
-    if (!replicated()) measure_state(d, k);
+    products_.recurrent(k, h_before(d, t),
+                        replicated() ? &own_a_h_[(d * own_blocks_ + k) * rows_ * width] : a_h(d, k, t));
+    if (!replicated()) measure_state(d, k, t);
   });
   if (!replicated()) return;
-  gather_.run_blocked(static_cast<int>(groups_), static_cast<int>(rows_), static_cast<int>(4 * units_), a_h_,
+  gather_.run_blocked(static_cast<int>(groups_), static_cast<int>(rows_), static_cast<int>(width), own_a_h_,
                       a_h_all_);
-  for_tiles(blocks_, [&](std::size_t d, std::size_t p) { measure_state(d, p); });
+  for_tiles(blocks_, [&](std::size_t d, std::size_t p) {
+    std::copy_n(&a_h_all_[tile(d, p, width)], rows_ * width, a_h(d, p, t));
+    measure_state(d, p, t);
+  });
 }
 
-void CpuRecurrence::measure_state(std::size_t d, std::size_t p) {
-  if (!normalized()) return;
-  const Floats& a_h = replicated() ? a_h_all_ : a_h_;
-  row_moments(&a_h[tile(d, p, 4 * units_)], rows_, 4 * units_, h_statistics_.first(p) + d * rows_,
-              h_statistics_.second(p) + d * rows_);
+void CpuRecurrence::measure_state(std::size_t d, std::size_t p, int t) {
+  if (normalized())
+    row_moments(a_h(d, p, t), rows_, 4 * units_, h_statistics_.first(p) + d * rows_,
+                h_statistics_.second(p) + d * rows_);
 }
 
 void CpuRecurrence::update_cell(std::size_t d, std::size_t p, int t) {
   const Span span(SpanKind::pointwise, "gates");
-  const Floats& a_h = replicated() ? a_h_all_ : a_h_;
   const std::size_t i = gates_at(d, p, t), width = 4 * units_;
   float* c = &c_[state_at(d, p, t + 1)];
-  lstm_gates(cell_tile(d, t), {.a_h = &a_h[tile(d, p, width)],
-                               .x = x_side() + i,
+  lstm_gates(cell_tile(d, t), {.a_h = a_h(d, p, t),
+                               .a_x = &x_side()[i],
                                .of_h = of_h_.at(step_row(d, t)),
                                .of_x = of_x_.at(input_row(d, t)),
                                .gain_h = place(gain_h_, p * width),
                                .gain_x = place(gain_x_, p * width),
                                .bias = bias_.data() + p * width,
                                .c_before = &c_[state_at(d, p, t)],
-                               .n_h = place(n_h_, i),
                                .gates = &gates_[i],
                                .c = c});
   if (normalized())
     row_moments(c, rows_, units_, c_statistics_.first(p) + d * rows_, c_statistics_.second(p) + d * rows_);
 }
 
-void CpuRecurrence::write_last_state(const RecurrenceForward& f) const {
+void CpuRecurrence::write_output(std::size_t d, std::size_t p, int t) {
+  float* h = complete() ? h_after(d, t) + p * units_ : &h_[tile(d, p, units_)];
+  lstm_output(cell_tile(d, t), {.gates = &gates_[gates_at(d, p, t)],
+                                .c = &c_[state_at(d, p, t + 1)],
+                                .of_c = of_c_.at(step_row(d, t)),
+                                .gain_c = place(gain_c_, p * units_),
+                                .bias_c = place(bias_c_, p * units_),
+                                .s = &s_[cell_at(d, p, t)],
+                                .h_before = complete() ? h_before(d, t) + p * units_ : h,
+                                .h = h,
+                                .h_stride = complete() ? size(shape_.hidden) : units_});
+}
+
+void CpuRecurrence::write_last_state(const RecurrenceForward& f) {
   const std::size_t step = rows_ * size(shape_.hidden), state = rows_ * units_;
   for (std::size_t d = 0; d < groups_; ++d) {
     std::copy_n(h_before(d, steps_), step, &f.h_last[d * step]);
@@ -417,7 +449,6 @@ void CpuRecurrence::backward(const RecurrenceBackward& b) {
   check_backward(b);
   begin_backward(b);
   for (int t = steps_ - 1; t >= 0; --t) step_backward(t);
-  if (normalized()) input_normalization_backward();
   parameter_gradients(b.d_parameters);
   if (!b.d_input.empty()) input_gradient(b.d_input);
   ready_for_backward_ = false;
@@ -432,7 +463,8 @@ void CpuRecurrence::begin_backward(const RecurrenceBackward& b) {
     d_output_ = d_output_all_;
   }
   d_h_held_.resize(lengths_.empty() ? 0 : d_h_.size());
-  for (Floats* zeroed : {&d_h_, &d_h_held_, &d_c_, &d_gain_x_, &d_gain_h_, &d_bias_, &d_gain_c_, &d_bias_c_})
+  for (LargeArray* zeroed : {&d_h_, &d_h_held_, &d_c_}) std::fill_n(zeroed->data(), zeroed->size(), 0.0f);
+  for (Floats* zeroed : {&d_gain_x_, &d_gain_h_, &d_bias_, &d_gain_c_, &d_bias_c_})
     std::ranges::fill(*zeroed, 0.0f);
 }
 
@@ -443,21 +475,11 @@ void CpuRecurrence::step_backward(int t) {
   RowStatistics::Means means;
   if (normalized()) means = c_statistics_.merge_sums(size(shape_.hidden));
   for_tiles(blocks_, [&](std::size_t d, std::size_t p) { gates_backward(d, p, t, means.from(d * rows_)); });
-  if (normalized()) means = h_statistics_.merge_sums(4 * size(shape_.hidden));
-  for_tiles(own_blocks_, [&](std::size_t d, std::size_t k) {
-    const std::size_t i = gates_at(d, own(k), t);
-    if (normalized())
-      lstm_normalization_backward(cell_tile(d, t), {.dz = &gates_[i],
-                                                    .gain = &gain_h_[own(k) * 4 * units_],
-                                                    .scale = &of_h_.scale[step_row(d, t)],
-                                                    .mean_dn = means.first + d * rows_,
-                                                    .mean_dn_n = means.second + d * rows_,
-                                                    .n = &n_h_[i]});
-    if (t > 0)
-      products_.recurrent_backward(k, da_h() + i,
-                                   &d_h_partials_[(d * own_blocks_ + k) * rows_ * size(shape_.hidden)]);
-  });
-  if (t > 0) sum_state_gradient();
+  if (normalized()) {
+    means = gate_sums_.merge_sums(4 * size(shape_.hidden));
+    for_tiles(own_blocks_, [&](std::size_t d, std::size_t k) { normalization_backward(d, k, t, means); });
+  }
+  if (t > 0) state_gradient(t);
 }
 
 void CpuRecurrence::output_backward(std::size_t d, std::size_t p, int t) {
@@ -471,6 +493,8 @@ void CpuRecurrence::output_backward(std::size_t d, std::size_t p, int t) {
                         .gain_c = place(gain_c_, p * units_),
                         .gates = &gates_[gates_at(d, p, t)],
                         .s = &s_[cell_at(d, p, t)],
+                        .dz = dz(d, p, t),
+                        .d_n_c = &d_n_c_[tile(d, p, units_)],
                         .sum_dn = c_statistics_.first(p) + d * rows_,
                         .sum_dn_n = c_statistics_.second(p) + d * rows_,
                         .d_gain_c = place(d_gain_c_, (d * blocks_ + p) * units_),
@@ -479,8 +503,11 @@ void CpuRecurrence::output_backward(std::size_t d, std::size_t p, int t) {
 
 void CpuRecurrence::gates_backward(std::size_t d, std::size_t p, int t, RowStatistics::Means means) {
   const Span span(SpanKind::pointwise, "gates backward");
-  const std::size_t i = gates_at(d, p, t), width = 4 * units_, sums = (d * blocks_ + p) * width;
-  lstm_gates_backward(cell_tile(d, t), {.d_n_c = &s_[cell_at(d, p, t)],
+  const std::size_t i = gates_at(d, p, t), width = 4 * units_, x_rows = groups_ * rows_;
+  const auto sums = [&](std::size_t row) -> NormalizationSums {
+    return {gate_sums_.first(p) + row, gate_sums_.second(p) + row};
+  };
+  lstm_gates_backward(cell_tile(d, t), {.d_n_c = &d_n_c_[tile(d, p, units_)],
                                         .mean_dn = means.first,
                                         .mean_dn_n = means.second,
                                         .c = &c_[state_at(d, p, t + 1)],
@@ -488,90 +515,87 @@ void CpuRecurrence::gates_backward(std::size_t d, std::size_t p, int t, RowStati
                                         .of_c = of_c_.at(step_row(d, t)),
                                         .d_c = &d_c_[tile(d, p, units_)],
                                         .gates = &gates_[i],
+                                        .dz = dz(d, p, t),
+                                        .a_h = a_h(d, p, t),
+                                        .a_x = &x_side()[i],
+                                        .of_h = of_h_.at(step_row(d, t)),
+                                        .of_x = of_x_.at(input_row(d, t)),
                                         .gain_h = place(gain_h_, p * width),
                                         .gain_x = place(gain_x_, p * width),
-                                        .n_h = place(n_h_, i),
-                                        .n_x = place(n_x_, i),
-                                        .h_sum_dn = h_statistics_.first(p) + d * rows_,
-                                        .h_sum_dn_n = h_statistics_.second(p) + d * rows_,
-                                        .x_sum_dn = x_statistics_.first(p) + input_row(d, t),
-                                        .x_sum_dn_n = x_statistics_.second(p) + input_row(d, t),
-                                        .d_gain_h = place(d_gain_h_, sums),
-                                        .d_gain_x = place(d_gain_x_, sums),
-                                        .d_bias = &d_bias_[sums]});
+                                        .h = sums(d * rows_),
+                                        .x = sums(x_rows + d * rows_),
+                                        .d_bias = &d_bias_[(d * blocks_ + p) * width]});
+}
+
+void CpuRecurrence::normalization_backward(std::size_t d, std::size_t k, int t, RowStatistics::Means means) {
+  const std::size_t p = own(k), width = 4 * units_, gradients = (d * blocks_ + p) * width;
+  const RowStatistics::Means of_h = means.from(d * rows_), of_x = means.from((groups_ + d) * rows_);
+  lstm_normalization_backward(cell_tile(d, t), {.dz = dz(d, p, t),
+                                                .h = {.of = of_h_.at(step_row(d, t)),
+                                                      .gain = &gain_h_[p * width],
+                                                      .mean_dn = of_h.first,
+                                                      .mean_dn_n = of_h.second,
+                                                      .a = a_h(d, p, t),
+                                                      .d_gain = &d_gain_h_[gradients]},
+                                                .x = {.of = of_x_.at(input_row(d, t)),
+                                                      .gain = &gain_x_[p * width],
+                                                      .mean_dn = of_x.first,
+                                                      .mean_dn_n = of_x.second,
+                                                      .a = &a_x_[gates_at(d, p, t)],
+                                                      .d_gain = &d_gain_x_[gradients]},
+                                                .d_bias = &d_bias_[gradients]});
 }
 
 // dL/dh of t-1 = the sum over all unit blocks of da_h W_h.
-void CpuRecurrence::sum_state_gradient() {
+void CpuRecurrence::state_gradient(int t) {
   const Span span(SpanKind::pointwise, "sum of state gradient");
-  const std::size_t hidden = size(shape_.hidden), contribution = rows_ * hidden;
-  const auto start = [&](std::span<float> out) {
-    state_sum_.start(static_cast<int>(groups_), static_cast<int>(rows_), static_cast<int>(units_), out);
-  };
-  start(replicated() ? std::span<float>() : std::span(d_h_));
-  parallel_for(threads_, groups_ * rows_, [&](std::size_t i) {
-    const std::size_t d = i / rows_, row = i % rows_;
-    state_sum_.add(static_cast<int>(d), static_cast<int>(row), 1,
-                   &d_h_partials_[d * own_blocks_ * contribution + row * hidden], contribution);
+  const std::size_t hidden = size(shape_.hidden), parts = products_.recurrent_parts();
+  parallel_for(threads_, groups_ * parts, [&](std::size_t i) {
+    const std::size_t d = i / parts;
+    products_.recurrent_backward(i % parts, da_h() + gates_at(d, own_first_, t), gates_at(0, 1, 0),
+                                 &d_h_of_rank_[d * rows_ * hidden]);
   });
+  state_sum_.start(static_cast<int>(groups_), static_cast<int>(rows_), static_cast<int>(units_),
+                   replicated() ? std::span<float>() : d_h_);
+  for (std::size_t d = 0; d < groups_; ++d)
+    state_sum_.set(static_cast<int>(d), 0, static_cast<int>(rows_), &d_h_of_rank_[d * rows_ * hidden]);
   if (replicated())
     state_sum_.finish_everywhere(d_h_);
   else
     state_sum_.finish();
 }
 
-// LN of W_x x, for all time steps at once.
-void CpuRecurrence::input_normalization_backward() {
-  const Span span(SpanKind::pointwise, "input normalization backward");
-  const RowStatistics::Means means = x_statistics_.merge_sums(4 * size(shape_.hidden));
-  parallel_for(threads_, groups_ * own_blocks_ * size(steps_), [&](std::size_t i) {
-    const int t = static_cast<int>(i % size(steps_));
-    const std::size_t d = i / size(steps_) / own_blocks_, p = own(i / size(steps_) % own_blocks_);
-    lstm_normalization_backward(cell_tile(d, t), {.dz = &gates_[gates_at(d, p, t)],
-                                                  .gain = &gain_x_[p * 4 * units_],
-                                                  .scale = &of_x_.scale[input_row(d, t)],
-                                                  .mean_dn = means.first + input_row(d, t),
-                                                  .mean_dn_n = means.second + input_row(d, t),
-                                                  .n = &n_x_[gates_at(d, p, t)]});
-  });
-}
-
 // dL/dx = the sum over all unit blocks of da_x W_x.
 void CpuRecurrence::input_gradient(std::span<float> d_input) {
   const Span span(SpanKind::pointwise, "input gradient");
-  const std::size_t inputs = size(shape_.inputs), rows = sequence_rows(), chunk = products_.chunk_rows();
-  const std::size_t chunks = (rows + chunk - 1) / chunk;
+  const std::size_t inputs = size(shape_.inputs), rows = sequence_rows(), parts = products_.input_parts();
   input_sum_.start(static_cast<int>(groups_), static_cast<int>(rows),
                    shape_.inputs / shape_.tiling.blocks.count, d_input);
-  parallel_for(threads_, size(threads_), [&](std::size_t worker) {
-    Floats& partials = d_input_partials_[worker];
-    for (std::size_t i = worker; i < groups_ * chunks; i += size(threads_)) {
-      const std::size_t d = i / chunks, first = i % chunks * chunk, count = std::min(chunk, rows - first);
-      partials.resize(own_blocks_ * count * inputs);
-      for (std::size_t k = 0; k < own_blocks_; ++k)
-        products_.input_backward(k, count, da_x() + gates_at(d, own(k), 0) + first * 4 * units_,
-                                 &partials[k * count * inputs]);
-      input_sum_.add(static_cast<int>(d), static_cast<int>(first), static_cast<int>(count), partials);
+  d_input_of_rank_.resize(kChunkRows * inputs);
+  for (std::size_t d = 0; d < groups_; ++d)
+    for (std::size_t first = 0; first < rows; first += kChunkRows) {
+      const std::size_t count = std::min(kChunkRows, rows - first);
+      const float* da = da_x() + gates_at(d, own_first_, 0) + first * 4 * units_;
+      parallel_for(threads_, parts, [&](std::size_t part) {
+        products_.input_backward(part, count, da, gates_at(0, 1, 0), d_input_of_rank_.data());
+      });
+      input_sum_.set(static_cast<int>(d), static_cast<int>(first), static_cast<int>(count),
+                     d_input_of_rank_.data());
     }
-  });
   input_sum_.finish();
 }
 
 void CpuRecurrence::parameter_gradients(const LstmParameters<float>& d) {
   const Span span(SpanKind::pointwise, "parameter gradients");
-  const std::size_t hidden = size(shape_.hidden), inputs = size(shape_.inputs), width = 4 * units_;
+  const std::size_t inputs = size(shape_.inputs), width = 4 * units_;
+  const std::size_t rows = sequence_rows(), step = gates_at(0, 1, 0);
   group_tree_.sum(groups_, d.W_h, [&](std::size_t group, std::span<float> d_W_h) {
-    parallel_for(threads_, own_blocks_, [&](std::size_t k) {
-      products_.weight_h_gradient(da_h() + gates_at(group, own(k), 0), h_before(group, 0),
-                                  output_.data() + group * sequence_rows() * hidden,
-                                  &d_W_h[k * width * hidden]);
-    });
+    products_.weight_h_gradient(rows, da_h() + gates_at(group, own_first_, 0), step, h_before(group, 0),
+                                h_after(group, 0), d_W_h.data(), threads_);
   });
   group_tree_.sum(groups_, d.W_x, [&](std::size_t group, std::span<float> d_W_x) {
-    parallel_for(threads_, own_blocks_, [&](std::size_t k) {
-      products_.weight_x_gradient(da_x() + gates_at(group, own(k), 0),
-                                  &input_[group * sequence_rows() * inputs], &d_W_x[k * width * inputs]);
-    });
+    products_.weight_x_gradient(rows, da_x() + gates_at(group, own_first_, 0), step,
+                                &input_[group * rows * inputs], d_W_x.data(), threads_);
   });
   sum_over_groups(d_bias_, width, d.bias);
   if (!normalized()) return;

@@ -7,95 +7,105 @@
 namespace lamina {
 namespace {
 
-constexpr std::size_t kChunkRows = 128;  // part of the calls' shapes: not for any grid to change
+// Of the sums of weight gradients: part of their definition, so not for any grid to change.
+constexpr std::size_t kChunkRows = 512;
+constexpr std::size_t kPanelsOfPart = 2;
 
-std::size_t size(std::int64_t n) { return static_cast<std::size_t>(n); }
+std::size_t size(int n) { return static_cast<std::size_t>(n); }
 
-std::vector<PackedMatrix> matrices(int count, std::int64_t k, std::int64_t n) {
-  std::vector<PackedMatrix> made;
-  for (int i = 0; i < count; ++i) made.emplace_back(k, n);
-  return made;
+std::size_t chunk_rows(const RecurrenceShape& shape) {
+  return std::min(kChunkRows, size(shape.max_time_steps) * size(shape.tiling.rows));
 }
 
 }  // namespace
 
 RecurrenceProducts::RecurrenceProducts(const RecurrenceShape& shape)
-    : inputs_(shape.inputs),
-      hidden_(shape.hidden),
-      gates_(4 * shape.hidden / shape.tiling.blocks.count),
-      rows_(shape.tiling.rows),
-      W_x_(matrices(shape.tiling.blocks.local, gates_, inputs_)),
-      W_x_transposed_(matrices(shape.tiling.blocks.local, inputs_, gates_)),
-      W_h_(matrices(shape.tiling.blocks.local, gates_, hidden_)),
-      W_h_transposed_(matrices(shape.tiling.blocks.local, hidden_, gates_)),
-      recurrent_{PackedGemm(rows_, gates_, hidden_, hidden_, gates_),
-                 PackedGemm(rows_, hidden_, gates_, gates_, hidden_)} {}
+    : blocks_(size(shape.tiling.blocks.local)),
+      inputs_(size(shape.inputs)),
+      hidden_(size(shape.hidden)),
+      gates_(4 * size(shape.hidden / shape.tiling.blocks.count)),
+      rows_(size(shape.tiling.rows)),
+      W_x_(blocks_, gates_, inputs_),
+      W_x_transposed_(blocks_, inputs_, gates_),
+      W_h_(blocks_, gates_, hidden_),
+      W_h_transposed_(blocks_, hidden_, gates_),
+      x_chunk_(1, chunk_rows(shape), inputs_),
+      h_chunk_(1, chunk_rows(shape), hidden_),
+      scratch_(blocks_) {}
 
 void RecurrenceProducts::set_weights(std::span<const float> W_x, std::span<const float> W_h, int threads) {
-  parallel_for(threads, W_h_.size(), [&](std::size_t k) {
-    const float* x = W_x.data() + k * size(gates_ * inputs_);
-    const float* h = W_h.data() + k * size(gates_ * hidden_);
-    W_x_[k].set(x, {.row = inputs_, .column = 1});
-    W_x_transposed_[k].set(x, {.row = 1, .column = inputs_});
-    W_h_[k].set(h, {.row = hidden_, .column = 1});
-    W_h_transposed_[k].set(h, {.row = 1, .column = hidden_});
+  parallel_for(threads, blocks_, [&](std::size_t k) {
+    const float* x = W_x.data() + k * gates_ * inputs_;
+    const float* h = W_h.data() + k * gates_ * hidden_;
+    W_x_.set_rows(k, 0, {x, gates_, inputs_});
+    W_x_transposed_.set_transposed(k, x);
+    W_h_.set_rows(k, 0, {h, gates_, hidden_});
+    W_h_transposed_.set_transposed(k, h);
   });
 }
 
-void RecurrenceProducts::prepare(int time_steps) {
-  sequence_rows_ = size(time_steps) * size(rows_);
-  for (const std::size_t chunk : {chunk_rows(), sequence_rows_ % chunk_rows()}) {
-    if (chunk == 0 || input_.contains(chunk)) continue;
-    const auto rows = static_cast<std::int64_t>(chunk);
-    input_.emplace(chunk, OfRows{PackedGemm(rows, gates_, inputs_, inputs_, gates_),
-                                 PackedGemm(rows, inputs_, gates_, gates_, inputs_)});
-  }
-  if (!weights_.contains(time_steps)) weights_.emplace(time_steps, make_weight_products(time_steps));
-  current_ = &weights_.at(time_steps);
-}
-
-std::size_t RecurrenceProducts::chunk_rows() const { return std::min(kChunkRows, sequence_rows_); }
-
-RecurrenceProducts::OfSteps RecurrenceProducts::make_weight_products(int time_steps) const {
-  const auto shape = [this](std::int64_t columns, std::int64_t rows, bool accumulate) {
-    return GemmShape{.m = gates_,
-                     .n = columns,
-                     .k = rows,
-                     .a = {.row = 1, .column = gates_},
-                     .b = {.row = columns, .column = 1},
-                     .c_row = columns,
-                     .accumulate = accumulate};
-  };
-  OfSteps made{Gemm(shape(inputs_, time_steps * rows_, false)), Gemm(shape(hidden_, rows_, false)), {}};
-  if (time_steps > 1) made.W_h_rest.emplace_back(shape(hidden_, (time_steps - 1) * rows_, true));
-  return made;
-}
-
 void RecurrenceProducts::input(std::size_t k, std::size_t rows, const float* x, float* a_x) const {
-  input_.at(rows).forward.run(x, W_x_transposed_[k], a_x);
-}
-
-void RecurrenceProducts::input_backward(std::size_t k, std::size_t rows, const float* da_x,
-                                        float* d_x) const {
-  input_.at(rows).backward.run(da_x, W_x_[k], d_x);
+  multiply({x, rows, inputs_}, W_x_transposed_, k, a_x, gates_);
 }
 
 void RecurrenceProducts::recurrent(std::size_t k, const float* h, float* a_h) const {
-  recurrent_.forward.run(h, W_h_transposed_[k], a_h);
+  multiply({h, rows_, hidden_}, W_h_transposed_, k, a_h, gates_);
 }
 
-void RecurrenceProducts::recurrent_backward(std::size_t k, const float* da_h, float* d_h) const {
-  recurrent_.backward.run(da_h, W_h_[k], d_h);
+std::size_t RecurrenceProducts::parts(const PanelMatrices& b) {
+  return (b.panels() + kPanelsOfPart - 1) / kPanelsOfPart;
 }
 
-void RecurrenceProducts::weight_x_gradient(const float* da_x, const float* x, float* d_W_x) const {
-  current_->W_x.run(da_x, x, d_W_x);
+void RecurrenceProducts::input_backward(std::size_t part, std::size_t rows, const float* da_x,
+                                        std::size_t step, float* d_x) const {
+  const std::size_t first = part * kPanelsOfPart;
+  multiply_and_sum({da_x, rows, gates_}, step, W_x_, first, std::min(first + kPanelsOfPart, W_x_.panels()),
+                   d_x, inputs_);
 }
 
-void RecurrenceProducts::weight_h_gradient(const float* da_h, const float* h_first, const float* output,
-                                           float* d_W_h) const {
-  current_->W_h_first.run(da_h, h_first, d_W_h);
-  for (const Gemm& rest : current_->W_h_rest) rest.run(da_h + rows_ * gates_, output, d_W_h);
+void RecurrenceProducts::recurrent_backward(std::size_t part, const float* da_h, std::size_t step,
+                                            float* d_h) const {
+  const std::size_t first = part * kPanelsOfPart;
+  multiply_and_sum({da_h, rows_, gates_}, step, W_h_, first, std::min(first + kPanelsOfPart, W_h_.panels()),
+                   d_h, hidden_);
+}
+
+// lay(first, rows, place) copies `rows` rows of the right-hand side, from `first` on, to `place` in `chunk`.
+template <class Lay>
+void RecurrenceProducts::weight_gradient(std::size_t rows, const float* da, std::size_t step,
+                                         PanelMatrices& chunk, const Lay& lay, float* d_W, int threads) {
+  constexpr std::size_t kPiece = 64;
+  for (std::size_t first = 0; first < rows; first += chunk.k()) {
+    const std::size_t count = std::min(chunk.k(), rows - first);
+    parallel_for(threads, (count + kPiece - 1) / kPiece, [&](std::size_t i) {
+      lay(first + i * kPiece, std::min(kPiece, count - i * kPiece), i * kPiece);
+    });
+    parallel_for(threads, blocks_, [&](std::size_t k) {
+      multiply_transposed({da + k * step + first * gates_, count, gates_}, gates_, chunk, first > 0,
+                          scratch_[k], d_W + k * gates_ * chunk.n(), chunk.n());
+    });
+  }
+}
+
+void RecurrenceProducts::weight_x_gradient(std::size_t rows, const float* da_x, std::size_t step,
+                                           const float* x, float* d_W_x, int threads) {
+  const auto lay = [&](std::size_t first, std::size_t count, std::size_t place) {
+    x_chunk_.set_rows(0, place, Rows{x, rows, inputs_}.from(first, count));
+  };
+  weight_gradient(rows, da_x, step, x_chunk_, lay, d_W_x, threads);
+}
+
+void RecurrenceProducts::weight_h_gradient(std::size_t rows, const float* da_h, std::size_t step,
+                                           const float* h_first, const float* output, float* d_W_h,
+                                           int threads) {
+  const auto lay = [&](std::size_t first, std::size_t count, std::size_t place) {
+    const std::size_t before = first < rows_ ? std::min(count, rows_ - first) : 0;
+    if (before > 0) h_chunk_.set_rows(0, place, Rows{h_first, rows_, hidden_}.from(first, before));
+    if (before == count) return;
+    const Rows later = Rows{output, rows, hidden_}.from(first + before - rows_, count - before);
+    h_chunk_.set_rows(0, place + before, later);
+  };
+  weight_gradient(rows, da_h, step, h_chunk_, lay, d_W_h, threads);
 }
 
 }  // namespace lamina

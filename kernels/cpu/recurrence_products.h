@@ -1,13 +1,12 @@
-// The matrix products of a recurrent layer, one unit block of this rank at a time. Every call is of a shape
-// that depends on the layer and the sequence length only. Legend of shapes: runtime/backend.h.
+// The matrix products of a recurrent layer over this rank's unit blocks. Bits of a product depend on the
+// layer and on the rows of a chunk only. Legend of shapes: runtime/backend.h.
 #pragma once
 
 #include <cstddef>
-#include <map>
 #include <span>
 #include <vector>
 
-#include "kernels/cpu/gemm.h"
+#include "kernels/cpu/panel_products.h"
 #include "runtime/backend.h"
 
 namespace lamina {
@@ -18,43 +17,39 @@ class RecurrenceProducts {
 
   /// Lays out the weights [K, 4, U, I] and [K, 4, U, H] for both directions.
   void set_weights(std::span<const float> W_x, std::span<const float> W_h, int threads);
-  /// Makes the primitives for sequences of T steps; the products below may then run on any thread.
-  void prepare(int time_steps);
 
-  /// Rows of the input side are worked on in chunks of these, the last one smaller.
-  std::size_t chunk_rows() const;
-
-  /// a_x [rows, 4U] = x [rows, I] W_x^T; `rows` of a chunk.
+  /// a_x [rows, 4U] = x [rows, I] W_x^T
   void input(std::size_t k, std::size_t rows, const float* x, float* a_x) const;
-  /// d_x [rows, I] = da_x [rows, 4U] W_x
-  void input_backward(std::size_t k, std::size_t rows, const float* da_x, float* d_x) const;
   /// a_h [R, 4U] = h [R, H] W_h^T
   void recurrent(std::size_t k, const float* h, float* a_h) const;
-  /// d_h [R, H] = da_h [R, 4U] W_h
-  void recurrent_backward(std::size_t k, const float* da_h, float* d_h) const;
-  /// d_W_x [4U, I] = da_x^T x over [T*R] rows
-  void weight_x_gradient(const float* da_x, const float* x, float* d_W_x) const;
-  /// d_W_h [4U, H] = da_h^T h over [T*R] rows, h of t-1: h_first [R, H], then all but the last step of
+
+  /// Those over all blocks come in parts, for any thread each: some columns of the result.
+  std::size_t input_parts() const { return parts(W_x_); }
+  std::size_t recurrent_parts() const { return parts(W_h_); }
+  /// d_x [rows, I] = the sum over k of da_x [rows, 4U] W_x, that of block k at da_x + k * step
+  void input_backward(std::size_t part, std::size_t rows, const float* da_x, std::size_t step,
+                      float* d_x) const;
+  /// d_h [R, H] = the sum over k of da_h [R, 4U] W_h, likewise
+  void recurrent_backward(std::size_t part, const float* da_h, std::size_t step, float* d_h) const;
+
+  /// d_W_x [K, 4U, I] = da_x^T x over `rows` rows; block k's da_x [rows, 4U] at da_x + k * step.
+  void weight_x_gradient(std::size_t rows, const float* da_x, std::size_t step, const float* x, float* d_W_x,
+                         int threads);
+  /// d_W_h [K, 4U, H] = da_h^T h, likewise, with h of t-1: h_first [R, H], then all but the last step of
   /// `output` [T, R, H].
-  void weight_h_gradient(const float* da_h, const float* h_first, const float* output, float* d_W_h) const;
+  void weight_h_gradient(std::size_t rows, const float* da_h, std::size_t step, const float* h_first,
+                         const float* output, float* d_W_h, int threads);
 
  private:
-  struct OfRows {
-    PackedGemm forward, backward;
-  };
-  struct OfSteps {
-    Gemm W_x, W_h_first;
-    std::vector<Gemm> W_h_rest;  ///< none for a single step
-  };
-  OfSteps make_weight_products(int time_steps) const;
+  static std::size_t parts(const PanelMatrices& b);
+  template <class Lay>
+  void weight_gradient(std::size_t rows, const float* da, std::size_t step, PanelMatrices& chunk,
+                       const Lay& lay, float* d_W, int threads);
 
-  std::int64_t inputs_, hidden_, gates_, rows_;
-  std::vector<PackedMatrix> W_x_, W_x_transposed_, W_h_, W_h_transposed_;  ///< [K]
-  OfRows recurrent_;
-  std::map<std::size_t, OfRows> input_;  ///< by rows of a chunk
-  std::map<int, OfSteps> weights_;       ///< by time steps
-  const OfSteps* current_ = nullptr;
-  std::size_t sequence_rows_ = 0;
+  std::size_t blocks_, inputs_, hidden_, gates_, rows_;
+  PanelMatrices W_x_, W_x_transposed_, W_h_, W_h_transposed_;  ///< [K]
+  PanelMatrices x_chunk_, h_chunk_;                            ///< some rows of x and of h of t-1
+  std::vector<LargeArray> scratch_;                            ///< [K]
 };
 
 }  // namespace lamina

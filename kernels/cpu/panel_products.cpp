@@ -1,0 +1,296 @@
+#include "kernels/cpu/panel_products.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+
+#include "runtime/error.h"
+#include "runtime/trace.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/panel_products.cpp"
+#include <hwy/foreach_target.h>
+// after foreach_target.h
+#include "kernels/cpu/lanes-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lamina::HWY_NAMESPACE {
+
+// A tile of sums fills the registers but for a row of B and one element of A.
+constexpr bool kManyRegisters = HWY_MAX_BYTES == 64 || HWY_ARCH_ARM_A64;
+constexpr std::size_t kTileRows = kManyRegisters ? 8 : 4, kTileVectors = 3;
+constexpr std::size_t kTileSize = kTileRows * kTileVectors * hn::MaxLanes(Floats());
+constexpr std::size_t kLevels = 8;        // of the tree over blocks
+constexpr std::size_t kRowsOfPiece = 64;  // of a product that sums over blocks
+
+/// What is added to a tile before it is stored, one after another, from the left.
+struct Addends {
+  std::array<const float*, kLevels> tiles;
+  std::size_t count = 0, stride = 0;
+
+  void add(const float* tile) { tiles[count++] = tile; }
+  Addends from(std::size_t row) const {
+    Addends moved = *this;
+    for (std::size_t i = 0; i < count; ++i) moved.tiles[i] += row * stride;
+    return moved;
+  }
+};
+
+/// c = a b (+ addends). While it runs, it fetches `ahead` into the caches.
+struct Tile {
+  const float* a;  ///< element (row, k) at row * a_stride + k; transposed: at row + k * kTileRows
+  std::size_t a_stride;
+  const float* b;  ///< [k, vectors * lanes]
+  std::size_t k;
+  float* c;
+  std::size_t c_stride, rows, columns;  ///< of c; there may be fewer rows and columns than in registers
+  const float* ahead;
+  std::size_t ahead_step;  ///< for each k
+};
+
+template <std::size_t kRows, std::size_t kVectors>
+struct Sums {
+  Vector of[kRows][kVectors];
+
+  HWY_INLINE Sums() {
+    each([](Vector& sum, std::size_t, std::size_t) HWY_ATTR { sum = constant(0); });
+  }
+  template <class Body>
+  HWY_INLINE void each(const Body& body) {
+#pragma GCC unroll 8
+    for (std::size_t row = 0; row < kRows; ++row)
+#pragma GCC unroll 4
+      for (std::size_t v = 0; v < kVectors; ++v) body(of[row][v], row, v);
+  }
+  HWY_INLINE void add(const float* tile, std::size_t stride) {
+    each([=](Vector& sum, std::size_t row, std::size_t v) HWY_ATTR {
+      sum = hn::Add(hn::LoadU(Floats(), tile + row * stride + v * hn::Lanes(Floats())), sum);
+    });
+  }
+  HWY_INLINE void store(float* tile, std::size_t stride) {
+    each([=](Vector& sum, std::size_t row, std::size_t v)
+             HWY_ATTR { hn::StoreU(sum, Floats(), tile + row * stride + v * hn::Lanes(Floats())); });
+  }
+};
+
+template <std::size_t kRows, std::size_t kVectors, bool kTransposed>
+HWY_NOINLINE void run_tile(const Tile& t, const Addends& addends) {
+  const std::size_t n = hn::Lanes(Floats()), ahead_step = t.ahead_step,
+                    row_step = kTransposed ? 1 : t.a_stride;
+  Sums<kRows, kVectors> sums;
+  const float *a = t.a, *b = t.b, *ahead = t.ahead;
+  for (std::size_t k = 0; k < t.k;
+       ++k, b += kVectors * n, a += kTransposed ? kTileRows : 1, ahead += ahead_step) {
+    __builtin_prefetch(ahead, 0, 2);
+    __builtin_prefetch(ahead + n, 0, 2);
+    Vector right[kVectors];
+#pragma GCC unroll 4
+    for (std::size_t v = 0; v < kVectors; ++v) right[v] = hn::Load(Floats(), b + v * n);
+#pragma GCC unroll 8
+    for (std::size_t row = 0; row < kRows; ++row) {
+      const Vector left = constant(a[row * row_step]);
+#pragma GCC unroll 4
+      for (std::size_t v = 0; v < kVectors; ++v)
+        sums.of[row][v] = hn::MulAdd(left, right[v], sums.of[row][v]);
+    }
+  }
+  for (std::size_t i = 0; i < addends.count; ++i) sums.add(addends.tiles[i], addends.stride);
+  if (t.rows == kRows && t.columns == kVectors * n) return sums.store(t.c, t.c_stride);
+  HWY_ALIGN float whole[kTileSize];
+  sums.store(whole, kVectors * n);
+  for (std::size_t row = 0; row < t.rows; ++row)
+    std::copy_n(whole + row * kVectors * n, t.columns, t.c + row * t.c_stride);
+}
+
+template <std::size_t kVectors, std::size_t kRows = kTileRows>
+HWY_INLINE void run_tile_of_rows(const Tile& t, const Addends& addends) {
+  if constexpr (kRows > 1)
+    if (t.rows < kRows) return run_tile_of_rows<kVectors, kRows - 1>(t, addends);
+  run_tile<kRows, kVectors, false>(t, addends);
+}
+
+template <std::size_t kVectors>
+HWY_INLINE void run_tile(bool transposed, const Tile& t, const Addends& addends) {
+  if (transposed) return run_tile<kTileRows, kVectors, true>(t, addends);
+  run_tile_of_rows<kVectors>(t, addends);
+}
+
+HWY_INLINE void run_tile(std::size_t vectors, bool transposed, const Tile& t, const Addends& addends) {
+  switch (vectors) {
+    case 1:
+      return run_tile<1>(transposed, t, addends);
+    case 2:
+      return run_tile<2>(transposed, t, addends);
+    default:
+      return run_tile<3>(transposed, t, addends);
+  }
+}
+
+using Panel = PanelMatrices::Panel;
+
+HWY_INLINE std::size_t width_of(const Panel& panel) { return panel.vectors * hn::Lanes(Floats()); }
+
+// c = a * panel (+ addends); `ahead` is a panel of the same size. The rows are shared evenly between tiles.
+HWY_INLINE void run_panel(const Rows& a, std::size_t k, const Panel& panel, const float* ahead, float* c,
+                          std::size_t c_stride, std::size_t columns, const Addends& addends) {
+  const std::size_t tiles = (a.count + kTileRows - 1) / kTileRows, step = width_of(panel) / tiles;
+  for (std::size_t i = 0; i < tiles; ++i) {
+    const std::size_t row = a.count * i / tiles, rows = a.count * (i + 1) / tiles - row;
+    run_tile(panel.vectors, false,
+             {a.values + row * a.stride, a.stride, panel.values, k, c + row * c_stride, c_stride, rows,
+              columns, ahead + i * step * k, step},
+             addends.from(row));
+  }
+}
+
+void multiply(const Rows& a, const PanelMatrices& b, std::size_t index, float* c, std::size_t c_stride) {
+  for (std::size_t p = 0; p < b.panels(); ++p) {
+    const Panel panel = b.panel(index, p);
+    const float* ahead = panel.values + width_of(panel) * b.k();
+    run_panel(a, b.k(), panel, ahead, c + panel.first_column, c_stride, panel.columns, {});
+  }
+}
+
+// The tree as a binary counter: leaf i closes the subtrees of its trailing ones, the last leaf closes all.
+HWY_INLINE void multiply_and_sum_panel(const Rows& a, std::size_t a_step, const PanelMatrices& b,
+                                       std::size_t p, float* c, std::size_t c_stride) {
+  HWY_ALIGN float nodes[kLevels][kRowsOfPiece * kTileVectors * hn::MaxLanes(Floats())];
+  for (std::size_t i = 0; i < b.count(); ++i) {
+    const Panel panel = b.panel(i, p);
+    const bool last = i + 1 == b.count();
+    const float* ahead = last ? b.panel(0, std::min(p + 1, b.panels() - 1)).values : b.panel(i + 1, p).values;
+    const std::size_t level = static_cast<std::size_t>(std::countr_one(i)), width = width_of(panel);
+    Addends addends{.tiles = {}, .stride = width};
+    for (std::size_t l = 0; i >> l; ++l)
+      if ((i >> l & 1) && (l < level || last)) addends.add(nodes[l]);
+    const Rows a_i = {a.values + i * a_step, a.count, a.stride};
+    if (last)
+      run_panel(a_i, b.k(), panel, ahead, c + panel.first_column, c_stride, panel.columns, addends);
+    else
+      run_panel(a_i, b.k(), panel, ahead, nodes[level], width, width, addends);
+  }
+}
+
+void multiply_and_sum(const Rows& a, std::size_t a_step, const PanelMatrices& b, std::size_t first,
+                      std::size_t last, float* c, std::size_t c_stride) {
+  for (std::size_t row = 0; row < a.count; row += kRowsOfPiece)
+    for (std::size_t p = first; p < last; ++p)
+      multiply_and_sum_panel(a.from(row, std::min(kRowsOfPiece, a.count - row)), a_step, b, p,
+                             c + row * c_stride, c_stride);
+}
+
+// A [rows, m] as tiles of kTileRows columns, [tiles, rows, kTileRows]; behind the last column it is zero.
+HWY_INLINE void lay_out_columns(const Rows& a, std::size_t m, std::size_t tile_size, float* tiles) {
+  const hn::CappedTag<float, kTileRows> part;
+  const std::size_t whole = m / kTileRows * kTileRows;
+  for (std::size_t row = 0; row < a.count; ++row) {
+    const float* from = a.values + row * a.stride;
+    float* to = tiles + row * kTileRows;
+    for (std::size_t i = 0; i < whole; i += kTileRows, to += tile_size)
+      for (std::size_t lane = 0; lane < kTileRows; lane += hn::Lanes(part))
+        hn::Store(hn::LoadU(part, from + i + lane), part, to + lane);
+    if (whole == m) continue;
+    std::copy_n(from + whole, m - whole, to);
+    std::fill_n(to + m - whole, kTileRows - (m - whole), 0.0f);
+  }
+}
+
+void multiply_transposed(const Rows& a, std::size_t m, const PanelMatrices& b, bool accumulate,
+                         LargeArray& scratch, float* c, std::size_t c_stride) {
+  constexpr std::size_t kApart = 16;  // tiles a power of two apart would meet in the same lines of a cache
+  const std::size_t tiles = (m + kTileRows - 1) / kTileRows, tile_size = a.count * kTileRows + kApart;
+  scratch.resize(tiles * tile_size);
+  lay_out_columns(a, m, tile_size, scratch.data());
+  for (std::size_t p = 0; p < b.panels(); ++p) {
+    const Panel panel = b.panel(0, p);
+    for (std::size_t i = 0; i < tiles; ++i) {
+      const std::size_t row = i * kTileRows, rows = std::min(kTileRows, m - row);
+      float* sums = c + row * c_stride + panel.first_column;
+      for (std::size_t j = 0; j < rows; ++j)
+        for (std::size_t v = 0; v < panel.vectors; ++v)
+          __builtin_prefetch(sums + j * c_stride + std::min(v * hn::Lanes(Floats()), panel.columns - 1), 1);
+      Addends addends{.tiles = {}, .stride = c_stride};
+      if (accumulate) addends.add(sums);
+      const float* tile = scratch.data() + i * tile_size;
+      run_tile(
+          panel.vectors, true,
+          {tile, 0, panel.values, a.count, sums, c_stride, rows, panel.columns, tile + tile_size, kTileRows},
+          addends);
+    }
+  }
+}
+
+std::size_t panel_lanes() { return hn::Lanes(Floats()); }
+std::size_t panel_vectors() { return kTileVectors; }
+
+}  // namespace lamina::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace lamina {
+
+HWY_EXPORT(panel_lanes);
+HWY_EXPORT(panel_vectors);
+HWY_EXPORT(multiply);
+HWY_EXPORT(multiply_and_sum);
+HWY_EXPORT(multiply_transposed);
+
+PanelMatrices::PanelMatrices(std::size_t count, std::size_t k, std::size_t n)
+    : count_(count),
+      k_(k),
+      n_(n),
+      lanes_(HWY_DYNAMIC_DISPATCH(panel_lanes)()),
+      vectors_((n + lanes_ - 1) / lanes_) {
+  const std::size_t most = HWY_DYNAMIC_DISPATCH(panel_vectors)();
+  panels_ = (vectors_ + most - 1) / most;
+  values_.resize(count * k * vectors_ * lanes_);
+}
+
+// All panels are about as wide.
+PanelMatrices::Panel PanelMatrices::panel(std::size_t index, std::size_t panel) const {
+  const std::size_t first = vectors_ * panel / panels_, next = vectors_ * (panel + 1) / panels_;
+  return {values_.data() + (index * vectors_ + first) * lanes_ * k_, next - first, first * lanes_,
+          std::min(next * lanes_, n_) - first * lanes_};
+}
+
+void PanelMatrices::set_rows(std::size_t index, std::size_t first_row, const Rows& b) {
+  for (std::size_t p = 0; p < panels_; ++p) {
+    const Panel to = panel(index, p);
+    const std::size_t width = to.vectors * lanes_;
+    for (std::size_t i = 0; i < b.count; ++i)
+      std::copy_n(b.values + i * b.stride + to.first_column, to.columns, to.values + (first_row + i) * width);
+  }
+}
+
+void PanelMatrices::set_transposed(std::size_t index, const float* b) {
+  constexpr std::size_t kPiece = 16;  // of k: a line of the cache at a time from each row of B^T
+  for (std::size_t p = 0; p < panels_; ++p) {
+    const Panel to = panel(index, p);
+    const std::size_t width = to.vectors * lanes_;
+    for (std::size_t first = 0; first < k_; first += kPiece)
+      for (std::size_t j = 0; j < to.columns; ++j) {
+        const float* from = b + (to.first_column + j) * k_;
+        for (std::size_t i = first; i < std::min(first + kPiece, k_); ++i) to.values[i * width + j] = from[i];
+      }
+  }
+}
+
+void multiply(const Rows& a, const PanelMatrices& b, std::size_t index, float* c, std::size_t c_stride) {
+  const Span span(SpanKind::gemm, "multiply");
+  HWY_DYNAMIC_DISPATCH(multiply)(a, b, index, c, c_stride);
+}
+
+void multiply_and_sum(const Rows& a, std::size_t a_step, const PanelMatrices& b, std::size_t first,
+                      std::size_t last, float* c, std::size_t c_stride) {
+  const Span span(SpanKind::gemm, "multiply and sum");
+  HWY_DYNAMIC_DISPATCH(multiply_and_sum)(a, a_step, b, first, last, c, c_stride);
+}
+
+void multiply_transposed(const Rows& a, std::size_t m, const PanelMatrices& b, bool accumulate,
+                         LargeArray& scratch, float* c, std::size_t c_stride) {
+  const Span span(SpanKind::gemm, "multiply transposed");
+  HWY_DYNAMIC_DISPATCH(multiply_transposed)(a, m, b, accumulate, scratch, c, c_stride);
+}
+
+}  // namespace lamina
+#endif

@@ -1,0 +1,72 @@
+// The recurrence takes no memory once it has run: not in its time loop, not from one sequence to the next.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+#include <vector>
+
+#include "kernels/cpu/recurrence.h"
+#include "tests/support/random_values.h"
+
+namespace {
+std::atomic<int> allocations{0};
+}
+
+[[gnu::noinline]] void* operator new(std::size_t size) {
+  ++allocations;
+  if (void* memory = std::malloc(size)) return memory;
+  throw std::bad_alloc();
+}
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+
+namespace lamina {
+namespace {
+
+constexpr int kRows = 3, kHidden = 40, kSteps = 5, kBlocks = 8;
+
+struct Case {
+  Normalization normalization;
+  Exchange exchange;
+  int threads;
+};
+
+class Memory : public testing::TestWithParam<Case> {};
+
+TEST_P(Memory, IsTakenByTheFirstSequenceOnly) {
+  const auto axis = make_self_communicator();
+  const Tiling tiling{Share::of(2, 0, 1), Share::of(kBlocks, 0, 1), kRows};
+  const auto recurrence = make_cpu_recurrence(
+      {kHidden, kHidden, kSteps, tiling, GetParam().normalization, GetParam().exchange, 1e-5f}, *axis,
+      GetParam().threads);
+  const bool normalized = GetParam().normalization == Normalization::layer;
+  const std::size_t gates = 4 * kHidden, units = normalized ? kHidden : 0, gains = 4 * units;
+  const auto values = [](std::size_t size) { return test::random_values("values", size); };
+  const std::vector<float> W = values(gates * kHidden), bias = values(gates), gain = values(gains),
+                           of_c = values(units);
+  std::vector<float> d_W_x = W, d_W_h = W, d_bias = bias, d_gain_x = gain, d_gain_h = gain, d_gain_c = of_c,
+                     d_bias_c = of_c;
+  std::vector<float> x = values(2 * kSteps * kRows * kHidden), d_output = x, output = x, d_x = x;
+  std::vector<float> h = values(2 * kRows * kHidden), c = h;
+  const auto step = [&] {
+    recurrence->set_parameters({W, W, gain, gain, bias, of_c, of_c});
+    recurrence->forward({kSteps, x, h, c, {}, output, h, c});
+    recurrence->backward({d_output, d_x, {d_W_x, d_W_h, d_gain_x, d_gain_h, d_bias, d_gain_c, d_bias_c}});
+  };
+
+  step();
+  const int before = allocations;
+  step();
+
+  EXPECT_EQ(allocations - before, 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(Cells, Memory,
+                         testing::Values(Case{Normalization::layer, Exchange::sharded, 1},
+                                         Case{Normalization::layer, Exchange::sharded, 2},
+                                         Case{Normalization::layer, Exchange::replicated, 1},
+                                         Case{Normalization::none, Exchange::sharded, 1}));
+
+}  // namespace
+}  // namespace lamina
