@@ -28,8 +28,9 @@ Times one LSTM layer, forward and backward by all parameters and the input, in f
   nn-lstm       PyTorch's plain LSTM, without layer normalization
   onednn        oneDNN's plain LSTM primitive, its weights laid out beforehand
 
-Contenders take turns; each turn is a process of its own, pinned to as many cores as it has threads. PyTorch is
-installed from the package index that pip is configured for, into a folder of its own, and nothing into the system."""
+Contenders take turns, each in processes of its own that are pinned to as many cores as they have threads. torch.compile
+takes minutes for all time steps of a shape, which are not counted. PyTorch is installed from the package index that pip
+is configured for, into a folder of its own, and nothing into the system."""
 
 
 class UserError(Exception):
@@ -88,7 +89,7 @@ def parse(arguments):
     option("--build", type=pathlib.Path, default=ROOT / "build" / "release", metavar="DIR",
            help="where lamina and time_onednn are built (default: build/release)")
     option("--folder", type=pathlib.Path, default=ROOT / "build" / "peers", metavar="DIR",
-           help="where PyTorch is installed and caches are kept, about 8 GB (default: build/peers)")
+           help="where PyTorch is installed and caches are kept, about 5 GB (default: build/peers)")
     option("--python", metavar="PROGRAM", help="a Python that has PyTorch and NumPy already; nothing is installed")
     option("--json", type=pathlib.Path, metavar="FILE", help="also write all figures to this file")
     option("--check-only", action="store_true", help="end after the comparison of numbers")
@@ -136,9 +137,36 @@ def time_onednn(turn, tools):
 
 
 def time_torch(turn, tools):
-    settings = tools.settings
-    return json.loads(tools.run(turn, [tools.python, PEERS / "time_torch.py", turn.contender, turn.hidden, turn.batch,
-                                       settings.steps, turn.threads, settings.warm_up, settings.repetitions]))
+    """By a process that stays for the next turns, for it may have compiled for minutes."""
+    if turn not in tools.servers:
+        tools.servers[turn] = Server(turn, tools)
+    return tools.servers[turn].measure(tools.settings.warm_up, tools.settings.repetitions)
+
+
+class Server:
+    """A process of time_torch.py."""
+
+    def __init__(self, turn, tools):
+        self.turn, self.errors = turn, tempfile.TemporaryFile("w+")
+        command = [tools.python, PEERS / "time_torch.py", turn.contender, turn.hidden, turn.batch, tools.settings.steps,
+                   turn.threads]
+        self.process = subprocess.Popen(tools.pinned(turn, command), env=tools.environment(turn.threads), text=True,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors)
+
+    def measure(self, warm_up, repetitions):
+        try:
+            print(warm_up, repetitions, file=self.process.stdin, flush=True)
+        except BrokenPipeError:
+            pass  # it says why below
+        answer = self.process.stdout.readline()
+        if not answer:
+            self.errors.seek(0)
+            raise turn_failed(self.turn, self.process.wait(), self.errors.read())
+        return json.loads(answer)
+
+    def end(self):
+        self.process.kill()
+        self.process.communicate()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +195,7 @@ class Tools:
         self.lamina = built(settings.build, "lamina")
         self.onednn = built(settings.build, "time_onednn") if "onednn" in settings.contenders else None
         self.taskset = found_program("taskset", "pins a process to cores (Debian: util-linux)")
-        self.python, self.torch = None, {}
+        self.python, self.torch, self.servers = None, {}, {}
         if any(CONTENDERS[name].time is time_torch for name in settings.contenders):
             self.take_torch()
 
@@ -188,16 +216,28 @@ class Tools:
         return {**os.environ, **{name: str(threads) for name in names}, "TORCHINDUCTOR_CACHE_DIR": str(cache),
                 "PYTHONDONTWRITEBYTECODE": "1"}
 
+    def pinned(self, turn, command):
+        """To the last cores of this machine: the first ones serve interrupts."""
+        cores = ",".join(map(str, usable_cores()[-turn.threads:]))
+        return [str(part) for part in (self.taskset, "--cpu-list", cores, *command)]
+
     def run(self, turn, command):
-        """What a contender prints, on the last cores of this machine: the first ones serve interrupts."""
-        cores = usable_cores()[-turn.threads:]
-        pinned = [self.taskset, "--cpu-list", ",".join(map(str, cores)), *command]
-        process = subprocess.run([str(part) for part in pinned], env=self.environment(turn.threads), text=True,
+        """What a contender prints."""
+        process = subprocess.run(self.pinned(turn, command), env=self.environment(turn.threads), text=True,
                                  capture_output=True, stdin=subprocess.DEVNULL)
         if process.returncode:
-            raise UserError(f"{CONTENDERS[turn.contender].label} ended with code {process.returncode} for "
-                            f"{turn.hidden} units: {last_line(process.stderr)}")
+            raise turn_failed(turn, process.returncode, process.stderr)
         return process.stdout
+
+    def end_servers(self):
+        for server in self.servers.values():
+            server.end()
+        self.servers.clear()
+
+
+def turn_failed(turn, code, errors):
+    return UserError(f"{CONTENDERS[turn.contender].label} ended with code {code} for {turn.hidden} units, batch "
+                     f"{turn.batch}, {turn.threads} threads: {last_line(errors)}")
 
 
 def last_line(text):
@@ -250,7 +290,7 @@ def describe_torch(python):
     try:
         process = subprocess.run([str(python), str(PEERS / "describe_torch.py")], capture_output=True, text=True)
     except OSError as error:
-        raise UserError(f"'{python}' cannot be run: {error.strerror}; --python tells a Python that has PyTorch.") from error
+        raise UserError(f"'{python}' cannot be run: {error.strerror}; give --python one that has PyTorch.") from error
     if process.returncode:
         fail(f"'{python}' has no PyTorch that works: {last_line(process.stderr)}")
     return json.loads(process.stdout)
@@ -288,18 +328,23 @@ def thread_settings(cores):
 
 def measure(tools):
     """Every contender's times, {Turn: [results]}, its turns among all others'."""
+    results = {}
+    for hidden in tools.settings.hidden:
+        for batch in tools.settings.batch:
+            try:
+                measure_shape(tools, hidden, batch, results)
+            finally:
+                tools.end_servers()
+    return results
+
+
+def measure_shape(tools, hidden, batch, results):
     settings = tools.settings
     threads = sorted({count for cores in settings.cores for count in thread_settings(cores)})
-    results = {}
-    for hidden in settings.hidden:
-        for batch in settings.batch:
-            for number in range(settings.rounds):
-                say(f"{hidden} units, batch {batch}: round {number + 1} of {settings.rounds}")
-                for count in threads:
-                    for name in settings.contenders:
-                        turn = Turn(name, hidden, batch, count)
-                        results.setdefault(turn, []).append(CONTENDERS[name].time(turn, tools))
-    return results
+    for number in range(settings.rounds):
+        say(f"{hidden} units, batch {batch}: round {number + 1} of {settings.rounds}")
+        for turn in (Turn(name, hidden, batch, count) for count in threads for name in settings.contenders):
+            results.setdefault(turn, []).append(CONTENDERS[turn.contender].time(turn, tools))
 
 
 def milliseconds(results):
@@ -322,7 +367,7 @@ def row_of(results, settings, name, hidden, batch, cores):
             "milliseconds": {"median": median, "min": min(times), "max": max(times), "all": times},
             "forward_milliseconds": forward, "microseconds_per_step": 1e3 * median / settings.steps,
             "ratio": median / statistics.median(milliseconds(results[first])),
-            "first_seconds": [result["first_seconds"] for result in results[turn] if "first_seconds" in result]}
+            "first_seconds": results[turn][0].get("first_seconds")}
 
 
 def rows_of(results, settings):

@@ -44,7 +44,7 @@ def main(lamina, folder, *forms):
         worst = max(found, key=found.get)
         agrees = found[worst] <= recorded_step.TOLERANCE
         sound = sound and agrees
-        print(json.dumps({"form": form, "agrees": agrees, "worst": worst, "deviation": float(found[worst]),
+        print(json.dumps({"form": form, "agrees": agrees, "worst": worst, "deviation": found[worst],
                           "tolerance": recorded_step.TOLERANCE, "results": len(found)}), flush=True)
     return 0 if sound else 1
 

@@ -3,6 +3,7 @@ reproduce from the same weights. NumPy alone.
 """
 import dataclasses
 import json
+import math
 import pathlib
 import random
 import subprocess
@@ -110,9 +111,9 @@ def record_step(lamina, folder):
 def deviation(computed, recorded):
     """Largest difference, in units of the largest recorded magnitude; infinite where there is none, or no number."""
     if computed is None or numpy.shape(computed) != recorded.shape:
-        return numpy.inf
-    difference = numpy.max(numpy.abs(numpy.asarray(computed, numpy.float64) - recorded))
-    return difference / max(float(numpy.max(numpy.abs(recorded))), 1e-30) if numpy.isfinite(difference) else numpy.inf
+        return math.inf
+    difference = float(numpy.max(numpy.abs(numpy.asarray(computed, numpy.float64) - recorded)))
+    return difference / max(float(numpy.max(numpy.abs(recorded))), 1e-30) if math.isfinite(difference) else math.inf
 
 
 def deviations(computed, recorded_step):

@@ -1,6 +1,8 @@
-"""Times one LSTM layer in PyTorch, forward and backward by all parameters and the input, and prints one line of JSON.
+"""Times one LSTM layer in PyTorch, forward and backward by all parameters and the input. For each line that it reads,
+"WARM_UP REPETITIONS", it runs the layer so often and prints a line of JSON: compiling may take minutes, so a process
+serves many turns.
 
-    time_torch.py FORM HIDDEN BATCH STEPS THREADS WARM_UP REPETITIONS      FORM: of torch_lstm.py, or nn-lstm
+    time_torch.py FORM HIDDEN BATCH STEPS THREADS      FORM: of torch_lstm.py, or nn-lstm
 """
 import json
 import sys
@@ -60,21 +62,24 @@ def uses_onednn(layer):
     return any("mkldnn_rnn_layer" in event.key for event in profile.key_averages())
 
 
-def main(form, *numbers):
-    hidden, batch, steps, threads, warm_up, repetitions = map(int, numbers)
-    torch.set_num_threads(threads)
-    layer = Layer(form, hidden, batch, steps)
-    first = time.perf_counter()
-    layer.run()
-    first = time.perf_counter() - first
-    for _ in range(warm_up - 1):
+def measure(layer, warm_up, repetitions):
+    for _ in range(warm_up):
         layer.run()
     times = [layer.run() for _ in range(repetitions)]
-    result = {"seconds": [both for _, both in times], "forward_seconds": [forward for forward, _ in times],
-              "first_seconds": first, "version": f"PyTorch {torch.__version__}", "threads": torch.get_num_threads()}
+    return {"seconds": [both for _, both in times], "forward_seconds": [forward for forward, _ in times]}
+
+
+def main(form, *numbers):
+    hidden, batch, steps, threads = map(int, numbers)
+    torch.set_num_threads(threads)
+    layer = Layer(form, hidden, batch, steps)
+    start = time.perf_counter()
+    layer.run()
+    about = {"first_seconds": time.perf_counter() - start, "threads": torch.get_num_threads()}
     if form == "nn-lstm":
-        result["through_onednn"] = uses_onednn(layer)
-    print(json.dumps(result))
+        about["through_onednn"] = uses_onednn(layer)
+    for line in sys.stdin:
+        print(json.dumps(measure(layer, *map(int, line.split())) | about), flush=True)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,23 @@ STAND_INS = {
     "time_onednn": """
         turn()
         seconds = 0.02 * int(os.environ["OMP_NUM_THREADS"])
-        print(json.dumps({"seconds": [seconds] * 3, "forward_seconds": [seconds / 2] * 3, "version": "stand-in"}))"""}
+        print(json.dumps({"seconds": [seconds] * 3, "forward_seconds": [seconds / 2] * 3, "version": "stand-in"}))""",
+    "python": """
+        name, rest = pathlib.Path(sys.argv[1]).stem, sys.argv[2:]
+        if name == "describe_torch":
+            print(json.dumps({"torch": "stand-in", "capability": "", "blas": "", "parallel": "", "python_header": "/"}))
+        elif name == "check_numbers":
+            deviation = float(os.environ.get("STAND_IN_DEVIATION", 0))
+            for form in rest[2:]:
+                print(json.dumps({"form": form, "agrees": deviation < 1e-3, "worst": "gradient of W", "results": 3,
+                                  "deviation": deviation, "tolerance": 1e-3}))
+        elif rest[0] == "script":
+            sys.exit("out of memory")
+        else:
+            turn()
+            for number, line in enumerate(sys.stdin):
+                seconds = [0.1 + number / 100] * int(line.split()[1])
+                print(json.dumps({"seconds": seconds, "forward_seconds": seconds, "first_seconds": 7}), flush=True)"""}
 
 PREAMBLE = f"""#!{sys.executable}
 import json, os, pathlib, sys
@@ -69,8 +85,9 @@ class ComparePeers(unittest.TestCase):
         self.assertIn("launch/compare_peers.py", process.stdout)
 
     def test_what_cannot_be_meant_is_refused(self):
-        for words, arguments in (("--widths", ["--widths", 4]), ("'16,x'", ["--batch", "16,x"]), ("'0'", ["--hidden", 0]),
-                                 ("'2,3' is not one", ["--rounds", "2,3"]), ("'keras' is no", ["--contenders", "keras"]),
+        for words, arguments in (("--widths", ["--widths", 4]), ("'16,x'", ["--batch", "16,x"]),
+                                 ("'0'", ["--hidden", 0]), ("'2,3' is not one", ["--rounds", "2,3"]),
+                                 ("'keras' is no", ["--contenders", "keras"]),
                                  (f"--cores {CORES + 1} is more", ["--cores", f"1,{CORES + 1}"])):
             self.refused(2, words, *arguments)
             self.refused(2, "see --help", *arguments)
@@ -78,7 +95,24 @@ class ComparePeers(unittest.TestCase):
     def test_what_is_missing_is_said(self):
         self.refused(1, "build --preset release", "--build", self.folder / "none")
         self.refused(1, "has no PyTorch that works", "--contenders", "lamina,eager", "--python", "/bin/false")
-        self.refused(1, "cannot be run: No such file", "--contenders", "nn-lstm", "--python", self.folder / "python")
+        self.refused(1, "cannot be run: No such file", "--contenders", "nn-lstm", "--python", self.folder / "none")
+
+    def test_nothing_is_timed_where_numbers_differ(self):
+        os.environ["STAND_IN_DEVIATION"] = "0.25"
+        self.addCleanup(os.environ.pop, "STAND_IN_DEVIATION")
+        process = compare("--build", self.folder, "--python", self.folder / "python", "--contenders", "lamina,eager")
+        self.assertEqual((process.returncode, process.stdout), (1, ""))
+        said = process.stderr.splitlines()[-1]
+        for words in ("PyTorch LN-LSTM, eager differs from Lamina", "gradient of W by 0.25", "1e-03"):
+            self.assertIn(words, said)
+        self.assertFalse((self.folder / "turns").exists())
+
+    def test_a_contender_that_fails_is_named_with_its_reason(self):
+        process = compare("--build", self.folder, "--python", self.folder / "python", "--contenders", "lamina,script",
+                          "--hidden", 16, "--batch", 4, "--cores", 1)
+        self.assertEqual(process.returncode, 1)
+        for words in ("TorchScript ended with code 1", "16 units, batch 4", "out of memory"):
+            self.assertIn(words, process.stderr.splitlines()[-1])
 
     def measure(self, *arguments):
         file = self.folder / "figures.json"
@@ -104,6 +138,16 @@ class ComparePeers(unittest.TestCase):
         self.assertEqual(ours["ratio"], 1)
         self.assertAlmostEqual(theirs["ratio"], 20 / 12)
         self.assertIn("1.667", table)
+
+    def test_one_process_of_pytorch_serves_all_turns(self):
+        _, figures = self.measure("--contenders", "lamina,eager", "--python", self.folder / "python", "--cores", 1,
+                                  "--rounds", 3, "--repetitions", 2)
+
+        self.assertEqual([name for name, _, _ in self.turns()], ["lamina", "python", "lamina", "lamina"])
+        self.assertEqual([check["form"] for check in figures["checks"]], ["eager"])
+        theirs = figures["rows"][1]
+        self.assertEqual([round(time) for time in theirs["milliseconds"]["all"]], [100, 100, 110, 110, 120, 120])
+        self.assertEqual(theirs["first_seconds"], 7)
 
     @unittest.skipIf(CORES < 2, "there is one core")
     def test_the_best_thread_setting_counts(self):

@@ -112,8 +112,8 @@ class LanguageModel:
         numpy.put_along_axis(d_logits, self.targets[..., None],
                              numpy.take_along_axis(self.p, self.targets[..., None], -1) - 1, -1)
         d_logits /= self.targets.size
-        gradients = {"output/W": numpy.einsum("tbv,tbh->vh", d_logits, self.top),
-                     "output/bias": d_logits.sum((0, 1)), "embedding/table": numpy.zeros_like(self.all["embedding/table"])}
+        gradients = {"embedding/table": numpy.zeros_like(self.all["embedding/table"]),
+                     "output/W": numpy.einsum("tbv,tbh->vh", d_logits, self.top), "output/bias": d_logits.sum((0, 1))}
         dx = d_logits @ self.all["output/W"]
         for number, layer in reversed(list(enumerate(self.layers))):
             dx = layer.backward(dx)

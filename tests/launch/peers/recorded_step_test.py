@@ -1,6 +1,6 @@
 # ctest: labels=program timeout=120
-"""A model rebuilt from a checkpoint's weights, in NumPy, computes what Lamina computed: the loss, every gradient and the
-carried state of a training step, and what `lamina evaluate` says of a text."""
+"""A model rebuilt from a checkpoint's weights, in NumPy, computes what Lamina computed: the loss, every gradient and
+the carried state of a training step, and what `lamina evaluate` says of a text."""
 import dataclasses
 import json
 import os
@@ -75,8 +75,9 @@ class RecordedStep(unittest.TestCase):
             losses = [model.forward(tokens[first:last, None], tokens[first + 1:last + 1, None], model.zero_state(1))
                       for first, last in zip(starts, starts[1:])]
 
-            said = json.loads(recorded_step.run(LAMINA, "evaluate", "--checkpoint", self.folder / "checkpoints", "--data",
-                                                held_out, "--batch", batch, "--time-steps", 16, "--json"))
+            said = json.loads(recorded_step.run(
+                LAMINA, "evaluate", "--checkpoint", self.folder / "checkpoints", "--data", held_out, "--batch", batch,
+                "--time-steps", 16, "--json"))
 
             self.assertEqual(said["predictions"], len(tokens) - 1)
             self.assertAlmostEqual(said["loss"], numpy.concatenate(losses).mean(), delta=1e-6 * said["loss"])
