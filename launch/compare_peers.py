@@ -4,15 +4,18 @@ import argparse
 import dataclasses
 import datetime
 import hashlib
+import itertools
 import json
 import os
 import pathlib
 import platform
+import resource
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PEERS = ROOT / "launch" / "peers"
@@ -24,13 +27,14 @@ Times one LSTM layer, forward and backward by all parameters and the input, in f
   eager         the same LN-LSTM in PyTorch, its weights and numbers compared with Lamina's first
   script        that under TorchScript
   compile-step  that with its time step under torch.compile
-  compile-loop  that with all its time steps under torch.compile
+  compile-loop  that with all its time steps under torch.compile; takes part when it is named, for PyTorch compiles
+                each step anew: tens of minutes a shape
   nn-lstm       PyTorch's plain LSTM, without layer normalization
   onednn        oneDNN's plain LSTM primitive, its weights laid out beforehand
 
-Contenders take turns, each in processes of its own that are pinned to as many cores as they have threads. torch.compile
-takes minutes for all time steps of a shape, which are not counted. PyTorch is installed from the package index that pip
-is configured for, into a folder of its own, and nothing into the system."""
+Contenders take turns, each in processes of its own that are pinned to as many cores as they have threads. What comes
+before the first timed run, as compiling, is not counted. PyTorch is installed from the package index that pip is
+configured for, into a folder of its own, and nothing into the system."""
 
 
 class UserError(Exception):
@@ -81,8 +85,8 @@ def parse(arguments):
     option("--cores", type=counts, default=default_cores(), metavar="N,...",
            help="comparisons on so many cores each; a contender has 1, 2, 4, … and N threads and the best of these "
                 "settings counts (default: 1, and all)")
-    option("--contenders", type=contender_names, default=list(CONTENDERS), metavar="NAME,...",
-           help="who takes part, the first being compared with (default: all)")
+    option("--contenders", type=contender_names, default=DEFAULT_CONTENDERS, metavar="NAME,...",
+           help="who takes part, the first being compared with (default: all but compile-loop)")
     option("--rounds", type=count, default=5, metavar="N", help="turns of each contender (default: 5)")
     option("--repetitions", type=count, default=3, metavar="N", help="timed runs in each turn (default: 3)")
     option("--warm-up", type=count, default=2, metavar="N", help="runs before them, of the peers (default: 2)")
@@ -121,12 +125,20 @@ class Turn:
 def time_lamina(turn, tools):
     with tempfile.TemporaryDirectory() as folder:
         figures = pathlib.Path(folder, "figures.json")
+        start, cpu_before = time.monotonic(), cpu_of_children()
         tools.run(turn, [tools.lamina, "benchmark", "layer", "--hidden", turn.hidden, "--batch", turn.batch, "--steps",
                          tools.settings.steps, "--threads", turn.threads, "--repetitions", tools.settings.repetitions,
                          "--json", figures])
+        wall, cpu = time.monotonic() - start, cpu_of_children() - cpu_before
         found = json.loads(figures.read_text())
     seconds = {row["pass"]: [ms / 1e3 for ms in row["milliseconds"]["repetitions"]] for row in found["rows"]}
-    return {"seconds": seconds["both"], "forward_seconds": seconds["forward"], "version": found["program"]}
+    return {"seconds": seconds["both"], "forward_seconds": seconds["forward"], "version": found["program"],
+            "wall_seconds": wall, "cpu_seconds": cpu}
+
+
+def cpu_of_children():
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def time_onednn(turn, tools):
@@ -180,11 +192,12 @@ CONTENDERS = {
     "lamina": Contender("Lamina LN-LSTM", time_lamina),
     "eager": Contender("PyTorch LN-LSTM, eager", time_torch, same_numbers=True),
     "script": Contender("PyTorch LN-LSTM, TorchScript", time_torch, same_numbers=True),
-    "compile-step": Contender("PyTorch LN-LSTM, torch.compile of a step", time_torch, same_numbers=True),
-    "compile-loop": Contender("PyTorch LN-LSTM, torch.compile of all steps", time_torch, same_numbers=True),
+    "compile-step": Contender("PyTorch LN-LSTM, compiled step", time_torch, same_numbers=True),
+    "compile-loop": Contender("PyTorch LN-LSTM, all steps compiled", time_torch, same_numbers=True),
     "nn-lstm": Contender("PyTorch nn.LSTM, plain", time_torch),
     "onednn": Contender("oneDNN LSTM primitive, plain", time_onednn),
 }
+DEFAULT_CONTENDERS = [name for name in CONTENDERS if name != "compile-loop"]
 
 
 class Tools:
@@ -326,25 +339,18 @@ def thread_settings(cores):
     return [threads for threads in (2 ** power for power in range(cores.bit_length())) if threads < cores] + [cores]
 
 
-def measure(tools):
-    """Every contender's times, {Turn: [results]}, its turns among all others'."""
-    results = {}
-    for hidden in tools.settings.hidden:
-        for batch in tools.settings.batch:
-            try:
-                measure_shape(tools, hidden, batch, results)
-            finally:
-                tools.end_servers()
-    return results
-
-
-def measure_shape(tools, hidden, batch, results):
-    settings = tools.settings
+def measure(tools, hidden, batch):
+    """Every contender's times for one shape, {Turn: [results]}, its turns among all others'."""
+    settings, results = tools.settings, {}
     threads = sorted({count for cores in settings.cores for count in thread_settings(cores)})
-    for number in range(settings.rounds):
-        say(f"{hidden} units, batch {batch}: round {number + 1} of {settings.rounds}")
-        for turn in (Turn(name, hidden, batch, count) for count in threads for name in settings.contenders):
-            results.setdefault(turn, []).append(CONTENDERS[turn.contender].time(turn, tools))
+    try:
+        for number in range(settings.rounds):
+            say(f"{hidden} units, batch {batch}: round {number + 1} of {settings.rounds}")
+            for turn in (Turn(name, hidden, batch, count) for count in threads for name in settings.contenders):
+                results.setdefault(turn, []).append(CONTENDERS[turn.contender].time(turn, tools))
+    finally:
+        tools.end_servers()
+    return results
 
 
 def milliseconds(results):
@@ -367,12 +373,18 @@ def row_of(results, settings, name, hidden, batch, cores):
             "milliseconds": {"median": median, "min": min(times), "max": max(times), "all": times},
             "forward_milliseconds": forward, "microseconds_per_step": 1e3 * median / settings.steps,
             "ratio": median / statistics.median(milliseconds(results[first])),
+            "core_share": statistics.median(core_share(result, turn) for result in results[turn]),
             "first_seconds": results[turn][0].get("first_seconds")}
 
 
-def rows_of(results, settings):
+def core_share(result, turn):
+    """How much of its cores a contender had: less than 1 where others ran there, or threads waited asleep."""
+    return result["cpu_seconds"] / result["wall_seconds"] / turn.threads
+
+
+def rows_of(results, settings, hidden, batch):
     return [row_of(results, settings, name, hidden, batch, cores) for cores in settings.cores
-            for hidden in settings.hidden for batch in settings.batch for name in settings.contenders]
+            for name in settings.contenders]
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------------
@@ -399,27 +411,29 @@ def heading(facts, settings):
     if "torch" in facts:
         lines += [f"PyTorch {facts['torch']}, {facts['capability']}; {facts['blas']}", facts["parallel"]]
     lines += [f"f32, {settings.steps} time steps, forward + backward; {settings.rounds} turns of "
-              f"{settings.repetitions} runs each; threads: OMP_NUM_THREADS, MKL_NUM_THREADS and taskset"]
+              f"{settings.repetitions} runs each; threads by OMP_NUM_THREADS, MKL_NUM_THREADS and taskset",
+              "of core: how much of the time of its cores a contender had"]
     return "\n".join(lines)
 
 
 def check_lines(checks):
-    return "\n".join(f"same numbers as Lamina: {CONTENDERS[check['form']].label}: {check['results']} tensors, largest "
-                     f"difference {check['deviation']:.1e} of {check['tolerance']:.0e}, {check['worst']}"
-                     for check in checks)
+    return [f"{CONTENDERS[check['form']].label} computes what Lamina does: {check['results']} results, the largest "
+            f"difference {check['deviation']:.1e} of {check['tolerance']:.0e}, {check['worst']}" for check in checks]
 
 
 def table_of(rows, settings):
+    """A paragraph for each number of cores, of one shape."""
+    width = max(len(contender.label) for contender in CONTENDERS.values())
     first = CONTENDERS[settings.contenders[0]].label
     lines = []
     for row in rows:
         if row["contender"] == settings.contenders[0]:
-            lines += ["", f"{row['cores']} core{'s' * (row['cores'] > 1)}, {row['hidden']} units, batch {row['batch']}",
-                      f"  {'':44} threads        ms   us/step  to {first}      min - max"]
+            lines += ["", f"{row['hidden']} units, batch {row['batch']}, cores: {row['cores']}",
+                      f"{'':{width}} threads        ms       min       max   us/step  of core   x {first}"]
         times = row["milliseconds"]
-        lines += [f"  {CONTENDERS[row['contender']].label:44} {row['threads']:7} {times['median']:9.2f} "
-                  f"{row['microseconds_per_step']:9.1f} {row['ratio']:{len(first) + 4}.3f} {times['min']:9.2f} - "
-                  f"{times['max']:.2f}"]
+        lines += [f"{CONTENDERS[row['contender']].label:{width}} {row['threads']:7} {times['median']:9.2f} "
+                  f"{times['min']:9.2f} {times['max']:9.2f} {row['microseconds_per_step']:9.1f} "
+                  f"{row['core_share']:8.2f} {row['ratio']:7.3f}"]
     return "\n".join(lines)
 
 
@@ -432,16 +446,16 @@ def notes_of(results):
 def compare(settings):
     tools = Tools(settings)
     facts, checks = facts_of(tools), check_numbers(tools)
-    print(heading(facts, settings))
-    print(check_lines(checks), flush=True)
-    if settings.check_only:
-        return
-    results = measure(tools)
-    rows = rows_of(results, settings)
-    print("\n".join([*notes_of(results), table_of(rows, settings)]))
-    if settings.json:
-        write_json(settings.json, {"facts": facts, "command": sys.argv[1:], "steps": settings.steps, "checks": checks,
-                                   "notes": notes_of(results), "rows": rows})
+    print("\n".join([heading(facts, settings), *check_lines(checks)]), flush=True)
+    figures = {"facts": facts, "command": sys.argv[1:], "steps": settings.steps, "checks": checks, "notes": [],
+               "rows": []}
+    for hidden, batch in itertools.product(settings.hidden, settings.batch) if not settings.check_only else []:
+        results = measure(tools, hidden, batch)
+        rows, figures["notes"] = rows_of(results, settings, hidden, batch), notes_of(results)
+        print("\n".join([table_of(rows, settings), *figures["notes"]]), flush=True)
+        figures["rows"] += rows
+        if settings.json:
+            write_json(settings.json, figures)
 
 
 def write_json(file, figures):

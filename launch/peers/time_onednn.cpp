@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <ctime>
 #include <dnnl.hpp>
 #include <nlohmann/json.hpp>
 #include <random>
@@ -44,24 +45,33 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+/// One value per run.
+struct Times {
+  std::vector<double> forward, both;
+};
+
+void run(OneDnnLstm& lstm, Times& times) {
+  lstm.clear_gradients();
+  const auto start = std::chrono::steady_clock::now();
+  lstm.forward();
+  times.forward.push_back(seconds_since(start));
+  lstm.backward();
+  times.both.push_back(seconds_since(start));
+}
+
 nlohmann::ordered_json measure(const Plan& plan) {
   OneDnnLstm lstm(plan.shape);
   fill(lstm, plan.shape);
-  std::vector<double> seconds, forward_seconds;
-  for (int i = 0; i < plan.warm_up + plan.repetitions; ++i) {
-    lstm.clear_gradients();
-    const auto start = std::chrono::steady_clock::now();
-    lstm.forward();
-    const double forward = seconds_since(start);
-    lstm.backward();
-    const double all = seconds_since(start);
-    if (i < plan.warm_up) continue;
-    forward_seconds.push_back(forward);
-    seconds.push_back(all);
-  }
+  Times warm_up, times;
+  for (int i = 0; i < plan.warm_up; ++i) run(lstm, warm_up);
+  const auto start = std::chrono::steady_clock::now();
+  const std::clock_t cpu = std::clock();  // of all threads
+  for (int i = 0; i < plan.repetitions; ++i) run(lstm, times);
   const dnnl_version_t& version = *dnnl::version();
-  return {{"seconds", seconds},
-          {"forward_seconds", forward_seconds},
+  return {{"seconds", times.both},
+          {"forward_seconds", times.forward},
+          {"wall_seconds", seconds_since(start)},
+          {"cpu_seconds", static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC},
           {"version", fmt::format("oneDNN {}.{}.{}", version.major, version.minor, version.patch)}};
 }
 

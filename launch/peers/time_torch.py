@@ -65,8 +65,10 @@ def uses_onednn(layer):
 def measure(layer, warm_up, repetitions):
     for _ in range(warm_up):
         layer.run()
+    wall, cpu = time.perf_counter(), time.process_time()
     times = [layer.run() for _ in range(repetitions)]
-    return {"seconds": [both for _, both in times], "forward_seconds": [forward for forward, _ in times]}
+    return {"seconds": [both for _, both in times], "forward_seconds": [forward for forward, _ in times],
+            "wall_seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
 
 
 def main(form, *numbers):

@@ -29,7 +29,8 @@ STAND_INS = {
     "time_onednn": """
         turn()
         seconds = 0.02 * int(os.environ["OMP_NUM_THREADS"])
-        print(json.dumps({"seconds": [seconds] * 3, "forward_seconds": [seconds / 2] * 3, "version": "stand-in"}))""",
+        print(json.dumps({"seconds": [seconds] * 3, "forward_seconds": [seconds / 2] * 3, "version": "stand-in",
+                          "wall_seconds": 4, "cpu_seconds": 3}))""",
     "python": """
         name, rest = pathlib.Path(sys.argv[1]).stem, sys.argv[2:]
         if name == "describe_torch":
@@ -45,7 +46,8 @@ STAND_INS = {
             turn()
             for number, line in enumerate(sys.stdin):
                 seconds = [0.1 + number / 100] * int(line.split()[1])
-                print(json.dumps({"seconds": seconds, "forward_seconds": seconds, "first_seconds": 7}), flush=True)"""}
+                print(json.dumps({"seconds": seconds, "forward_seconds": seconds, "first_seconds": 7, "wall_seconds": 1,
+                                  "cpu_seconds": 1}), flush=True)"""}
 
 PREAMBLE = f"""#!{sys.executable}
 import json, os, pathlib, sys
@@ -137,7 +139,8 @@ class ComparePeers(unittest.TestCase):
         self.assertAlmostEqual(ours["microseconds_per_step"], 12000 / 64)
         self.assertEqual(ours["ratio"], 1)
         self.assertAlmostEqual(theirs["ratio"], 20 / 12)
-        self.assertIn("1.667", table)
+        self.assertEqual(theirs["core_share"], 0.75)
+        self.assertIn("0.75   1.667", table)
 
     def test_one_process_of_pytorch_serves_all_turns(self):
         _, figures = self.measure("--contenders", "lamina,eager", "--python", self.folder / "python", "--cores", 1,
@@ -166,6 +169,7 @@ class ComparePeers(unittest.TestCase):
         row, = figures["rows"]
         self.assertEqual(len(row["milliseconds"]["all"]), 4)
         self.assertGreater(row["milliseconds"]["min"], 0)
+        self.assertGreater(row["core_share"], 0)
         self.assertLess(row["forward_milliseconds"], row["milliseconds"]["max"])
 
 
