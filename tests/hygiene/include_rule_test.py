@@ -14,7 +14,7 @@ LIBRARIES = [
     ("HDF5", r"(hdf5|H5\w+)\.h", ("io/",), "wrapped"),
     ("xxHash", r"xxh\w+\.h", ("io/",), "wrapped"),
     ("zlib", r"zlib\.h", ("io/",), "wrapped"),
-    ("oneDNN", r"(oneapi/dnnl/.*|dnnl[\w.]*)", ("kernels/cpu/",), "wrapped"),
+    ("oneDNN", r"(oneapi/dnnl/.*|dnnl[\w.]*)", ("kernels/cpu/", "launch/peers/"), "wrapped"),
     ("Highway", r"hwy/.*", ("kernels/cpu/",), "wrapped"),
     ("OpenMP", r"omp\.h", ("kernels/cpu/",), "wrapped"),
     ("CUDA", r"(cuda\w*|cub|cooperative_groups|cublas\w*|nvtx\w*|nvToolsExt)(/.*|\.h|\.cuh)",

@@ -45,7 +45,7 @@ class Scripts(unittest.TestCase):
             self.assertEqual(4, len(complaints(root)), complaints(root))
 
     def test_help_is_given(self):
-        for script in ("launch/quickstart.sh", "launch/test.sh"):
+        for script in ("launch/quickstart.sh", "launch/test.sh", "launch/compare_peers.py"):
             result = run(script, "--help")
             self.assertEqual(0, result.returncode, result.stderr)
             self.assertIn(script, result.stdout)
