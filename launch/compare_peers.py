@@ -284,7 +284,8 @@ def make_python(folder):
     if mark.exists() and mark.read_text() == wanted:
         return python
     say(f"Installing PyTorch into {venv} ...")
-    install([sys.executable, "-m", "venv", "--clear", venv], f"a virtual environment could not be made in {venv}")
+    install([sys.executable, "-m", "venv", "--clear", venv],
+            f"a virtual environment could not be made in {venv}; may it be written, and is python3-venv there")
     install([python, "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--no-cache-dir", "--no-deps",
              "--requirement", requirements],
             "pip could not install PyTorch; is there a network, is pip configured for a package index, and is there "
