@@ -36,14 +36,15 @@ struct Addends {
   }
 };
 
-/// c = a b (+ addends). While it runs, it fetches `ahead` into the caches.
+/// c = a b (+ addends), element (row, k) of a at row * a_row + k * a_k. While it runs, it fetches `ahead`
+/// into the caches.
 struct Tile {
-  const float* a;  ///< element (row, k) at row * a_stride + k; transposed: at row + k * kTileRows
-  std::size_t a_stride;
+  const float* a;
+  std::size_t a_row, a_k;
   const float* b;  ///< [k, vectors * lanes]
   std::size_t k;
   float* c;
-  std::size_t c_stride, rows, columns;  ///< of c; there may be fewer rows and columns than in registers
+  std::size_t c_stride, rows, columns;  ///< of c; there may be fewer columns than in registers
   const float* ahead;
   std::size_t ahead_step;  ///< for each k
 };
@@ -62,6 +63,18 @@ struct Sums {
 #pragma GCC unroll 4
       for (std::size_t v = 0; v < kVectors; ++v) body(of[row][v], row, v);
   }
+  // += a column of A times a row of B
+  HWY_INLINE void add_product(const float* a, std::size_t a_row, const float* b) {
+    Vector right[kVectors];
+#pragma GCC unroll 4
+    for (std::size_t v = 0; v < kVectors; ++v) right[v] = hn::Load(Floats(), b + v * hn::Lanes(Floats()));
+#pragma GCC unroll 8
+    for (std::size_t row = 0; row < kRows; ++row) {
+      const Vector left = constant(a[row * a_row]);
+#pragma GCC unroll 4
+      for (std::size_t v = 0; v < kVectors; ++v) of[row][v] = hn::MulAdd(left, right[v], of[row][v]);
+    }
+  }
   HWY_INLINE void add(const float* tile, std::size_t stride) {
     each([=](Vector& sum, std::size_t row, std::size_t v) HWY_ATTR {
       sum = hn::Add(hn::LoadU(Floats(), tile + row * stride + v * hn::Lanes(Floats())), sum);
@@ -73,32 +86,22 @@ struct Sums {
   }
 };
 
-template <std::size_t kRows, std::size_t kVectors, bool kTransposed>
+template <std::size_t kRows, std::size_t kVectors>
 HWY_NOINLINE void run_tile(const Tile& t, const Addends& addends) {
-  const std::size_t n = hn::Lanes(Floats()), ahead_step = t.ahead_step,
-                    row_step = kTransposed ? 1 : t.a_stride;
+  const std::size_t n = hn::Lanes(Floats()), a_row = t.a_row, a_k = t.a_k, ahead_step = t.ahead_step;
   Sums<kRows, kVectors> sums;
   const float *a = t.a, *b = t.b, *ahead = t.ahead;
-  for (std::size_t k = 0; k < t.k;
-       ++k, b += kVectors * n, a += kTransposed ? kTileRows : 1, ahead += ahead_step) {
-    __builtin_prefetch(ahead, 0, 2);
-    __builtin_prefetch(ahead + n, 0, 2);
-    Vector right[kVectors];
+#pragma GCC unroll 2
+  for (std::size_t k = 0; k < t.k; ++k, a += a_k, b += kVectors * n, ahead += ahead_step) {
 #pragma GCC unroll 4
-    for (std::size_t v = 0; v < kVectors; ++v) right[v] = hn::Load(Floats(), b + v * n);
-#pragma GCC unroll 8
-    for (std::size_t row = 0; row < kRows; ++row) {
-      const Vector left = constant(a[row * row_step]);
-#pragma GCC unroll 4
-      for (std::size_t v = 0; v < kVectors; ++v)
-        sums.of[row][v] = hn::MulAdd(left, right[v], sums.of[row][v]);
-    }
+    for (std::size_t line = 0; line < kTileVectors; ++line) __builtin_prefetch(ahead + line * n, 0, 2);
+    sums.add_product(a, a_row, b);
   }
   for (std::size_t i = 0; i < addends.count; ++i) sums.add(addends.tiles[i], addends.stride);
-  if (t.rows == kRows && t.columns == kVectors * n) return sums.store(t.c, t.c_stride);
+  if (t.columns == kVectors * n) return sums.store(t.c, t.c_stride);
   HWY_ALIGN float whole[kTileSize];
   sums.store(whole, kVectors * n);
-  for (std::size_t row = 0; row < t.rows; ++row)
+  for (std::size_t row = 0; row < kRows; ++row)
     std::copy_n(whole + row * kVectors * n, t.columns, t.c + row * t.c_stride);
 }
 
@@ -106,23 +109,17 @@ template <std::size_t kVectors, std::size_t kRows = kTileRows>
 HWY_INLINE void run_tile_of_rows(const Tile& t, const Addends& addends) {
   if constexpr (kRows > 1)
     if (t.rows < kRows) return run_tile_of_rows<kVectors, kRows - 1>(t, addends);
-  run_tile<kRows, kVectors, false>(t, addends);
+  run_tile<kRows, kVectors>(t, addends);
 }
 
-template <std::size_t kVectors>
-HWY_INLINE void run_tile(bool transposed, const Tile& t, const Addends& addends) {
-  if (transposed) return run_tile<kTileRows, kVectors, true>(t, addends);
-  run_tile_of_rows<kVectors>(t, addends);
-}
-
-HWY_INLINE void run_tile(std::size_t vectors, bool transposed, const Tile& t, const Addends& addends) {
+HWY_INLINE void run_tile(std::size_t vectors, const Tile& t, const Addends& addends) {
   switch (vectors) {
     case 1:
-      return run_tile<1>(transposed, t, addends);
+      return run_tile_of_rows<1>(t, addends);
     case 2:
-      return run_tile<2>(transposed, t, addends);
+      return run_tile_of_rows<2>(t, addends);
     default:
-      return run_tile<3>(transposed, t, addends);
+      return run_tile_of_rows<3>(t, addends);
   }
 }
 
@@ -130,15 +127,15 @@ using Panel = PanelMatrices::Panel;
 
 HWY_INLINE std::size_t width_of(const Panel& panel) { return panel.vectors * hn::Lanes(Floats()); }
 
-// c = a * panel (+ addends); `ahead` is a panel of the same size. The rows are shared evenly between tiles.
-HWY_INLINE void run_panel(const Rows& a, std::size_t k, const Panel& panel, const float* ahead, float* c,
+// c = a * panel (+ addends), while `next` comes near. The rows are shared evenly between tiles.
+HWY_INLINE void run_panel(const Rows& a, std::size_t k, const Panel& panel, const Panel& next, float* c,
                           std::size_t c_stride, std::size_t columns, const Addends& addends) {
-  const std::size_t tiles = (a.count + kTileRows - 1) / kTileRows, step = width_of(panel) / tiles;
+  const std::size_t tiles = (a.count + kTileRows - 1) / kTileRows, step = width_of(next) / tiles;
   for (std::size_t i = 0; i < tiles; ++i) {
     const std::size_t row = a.count * i / tiles, rows = a.count * (i + 1) / tiles - row;
-    run_tile(panel.vectors, false,
-             {a.values + row * a.stride, a.stride, panel.values, k, c + row * c_stride, c_stride, rows,
-              columns, ahead + i * step * k, step},
+    run_tile(panel.vectors,
+             {a.values + row * a.stride, a.stride, 1, panel.values, k, c + row * c_stride, c_stride, rows,
+              columns, next.values + i * step * k, step},
              addends.from(row));
   }
 }
@@ -146,8 +143,8 @@ HWY_INLINE void run_panel(const Rows& a, std::size_t k, const Panel& panel, cons
 void multiply(const Rows& a, const PanelMatrices& b, std::size_t index, float* c, std::size_t c_stride) {
   for (std::size_t p = 0; p < b.panels(); ++p) {
     const Panel panel = b.panel(index, p);
-    const float* ahead = panel.values + width_of(panel) * b.k();
-    run_panel(a, b.k(), panel, ahead, c + panel.first_column, c_stride, panel.columns, {});
+    const Panel next = p + 1 < b.panels() ? b.panel(index, p + 1) : b.panel((index + 1) % b.count(), 0);
+    run_panel(a, b.k(), panel, next, c + panel.first_column, c_stride, panel.columns, {});
   }
 }
 
@@ -158,16 +155,16 @@ HWY_INLINE void multiply_and_sum_panel(const Rows& a, std::size_t a_step, const 
   for (std::size_t i = 0; i < b.count(); ++i) {
     const Panel panel = b.panel(i, p);
     const bool last = i + 1 == b.count();
-    const float* ahead = last ? b.panel(0, std::min(p + 1, b.panels() - 1)).values : b.panel(i + 1, p).values;
+    const Panel next = last ? b.panel(0, (p + 1) % b.panels()) : b.panel(i + 1, p);
     const std::size_t level = static_cast<std::size_t>(std::countr_one(i)), width = width_of(panel);
     Addends addends{.tiles = {}, .stride = width};
     for (std::size_t l = 0; i >> l; ++l)
       if ((i >> l & 1) && (l < level || last)) addends.add(nodes[l]);
     const Rows a_i = {a.values + i * a_step, a.count, a.stride};
     if (last)
-      run_panel(a_i, b.k(), panel, ahead, c + panel.first_column, c_stride, panel.columns, addends);
+      run_panel(a_i, b.k(), panel, next, c + panel.first_column, c_stride, panel.columns, addends);
     else
-      run_panel(a_i, b.k(), panel, ahead, nodes[level], width, width, addends);
+      run_panel(a_i, b.k(), panel, next, nodes[level], width, width, addends);
   }
 }
 
@@ -212,12 +209,23 @@ void multiply_transposed(const Rows& a, std::size_t m, const PanelMatrices& b, b
       Addends addends{.tiles = {}, .stride = c_stride};
       if (accumulate) addends.add(sums);
       const float* tile = scratch.data() + i * tile_size;
-      run_tile(
-          panel.vectors, true,
-          {tile, 0, panel.values, a.count, sums, c_stride, rows, panel.columns, tile + tile_size, kTileRows},
-          addends);
+      run_tile(panel.vectors,
+               {tile, 1, kTileRows, panel.values, a.count, sums, c_stride, rows, panel.columns,
+                tile + tile_size, kTileRows},
+               addends);
     }
   }
+}
+
+void set_rows(const Rows& b, std::size_t first_row, const PanelMatrices& matrices, std::size_t index) {
+  for (std::size_t i = 0; i < b.count; ++i)
+    for (std::size_t p = 0; p < matrices.panels(); ++p) {
+      const Panel panel = matrices.panel(index, p);
+      const float* from = b.values + i * b.stride + panel.first_column;
+      float* to = panel.values + (first_row + i) * width_of(panel);
+      for_each_vector(panel.columns,
+                      [=](auto lanes, std::size_t j) HWY_ATTR { lanes.store(lanes.load(from + j), to + j); });
+    }
 }
 
 std::size_t panel_lanes() { return hn::Lanes(Floats()); }
@@ -234,6 +242,7 @@ HWY_EXPORT(panel_vectors);
 HWY_EXPORT(multiply);
 HWY_EXPORT(multiply_and_sum);
 HWY_EXPORT(multiply_transposed);
+HWY_EXPORT(set_rows);
 
 PanelMatrices::PanelMatrices(std::size_t count, std::size_t k, std::size_t n)
     : count_(count),
@@ -254,12 +263,7 @@ PanelMatrices::Panel PanelMatrices::panel(std::size_t index, std::size_t panel) 
 }
 
 void PanelMatrices::set_rows(std::size_t index, std::size_t first_row, const Rows& b) {
-  for (std::size_t p = 0; p < panels_; ++p) {
-    const Panel to = panel(index, p);
-    const std::size_t width = to.vectors * lanes_;
-    for (std::size_t i = 0; i < b.count; ++i)
-      std::copy_n(b.values + i * b.stride + to.first_column, to.columns, to.values + (first_row + i) * width);
-  }
+  HWY_DYNAMIC_DISPATCH(set_rows)(b, first_row, *this, index);
 }
 
 void PanelMatrices::set_transposed(std::size_t index, const float* b) {

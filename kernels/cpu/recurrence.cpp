@@ -24,7 +24,7 @@ namespace {
 
 std::size_t size(int n) { return static_cast<std::size_t>(n); }
 
-constexpr std::size_t kChunkRows = 128;  // of a sequence, at a time
+constexpr std::size_t kChunkRows = 64;  // of a sequence, at a time
 
 using Floats = std::vector<float>;
 

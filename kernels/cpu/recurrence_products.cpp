@@ -82,7 +82,7 @@ void RecurrenceProducts::weight_gradient(std::size_t rows, const float* da, std:
     });
     parallel_for(threads, blocks_, [&](std::size_t k) {
       multiply_transposed({da + k * step + first * gates_, count, gates_}, gates_, chunk, first > 0,
-                          scratch_[k], d_W + k * gates_ * chunk.n(), chunk.n());
+                          scratch_[threads > 1 ? k : 0], d_W + k * gates_ * chunk.n(), chunk.n());
     });
   }
 }

@@ -49,7 +49,7 @@ class RecurrenceProducts {
   std::size_t blocks_, inputs_, hidden_, gates_, rows_;
   PanelMatrices W_x_, W_x_transposed_, W_h_, W_h_transposed_;  ///< [K]
   PanelMatrices x_chunk_, h_chunk_;                            ///< some rows of x and of h of t-1
-  std::vector<LargeArray> scratch_;                            ///< [K]
+  std::vector<LargeArray> scratch_;                            ///< [K], the first for a single thread
 };
 
 }  // namespace lamina
