@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <chrono>
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -94,7 +95,24 @@ class Communicator {
     check(apart(part, std::span<const T>(out)) || part.data() == out.data() + offset(part.size()),
           "all_gather: part must be apart from out, or lie at its place in it");
     if (size() == 1) return copy(part, out);
-    timed([&] { do_all_gather(part.data(), out.data(), part.size(), element_type<T>()); });
+    const auto take = [&](int rank, std::size_t first, std::span<const T> values) {
+      copy(values, out.subspan(static_cast<std::size_t>(rank) * part.size() + first, values.size()));
+    };
+    all_gather_pieces(part, take);
+  }
+
+  /// all_gather() for who puts the parts elsewhere: take(rank, first, values) is given them where they lie,
+  /// in pieces that are not empty, elements [first, first + values.size()) of a rank's part, each rank's from
+  /// front to back, the ranks in any order. `values` are valid within the call of `take`, which must not use
+  /// this group.
+  template <class T, class Take>
+  void all_gather_pieces(std::span<const T> part, const Take& take) {
+    if (size() == 1 && !part.empty()) take(0, std::size_t{0}, part);
+    if (size() == 1) return;
+    const auto take_bytes = [&](int rank, std::size_t first, const std::byte* values, std::size_t count) {
+      if (count > 0) take(rank, first, std::span<const T>(reinterpret_cast<const T*>(values), count));
+    };
+    timed([&] { do_all_gather(part.data(), part.size(), element_type<T>(), std::ref(take_bytes)); });
   }
 
   /// in: [size * n], block r goes to rank r; out: [size * n], apart from in, block r came from rank r.
@@ -157,7 +175,10 @@ class Communicator {
   virtual void do_barrier() = 0;
   virtual void do_in_library(const std::function<void()>& work) { work(); }
   virtual void do_broadcast(void* values, std::size_t count, ElementType type, int root) = 0;
-  virtual void do_all_gather(const void* part, void* out, std::size_t count, ElementType type) = 0;
+  using TakePiece =
+      std::function<void(int rank, std::size_t first, const std::byte* values, std::size_t count)>;
+  virtual void do_all_gather(const void* part, std::size_t count, ElementType type,
+                             const TakePiece& take) = 0;
   virtual void do_all_to_all(const void* in, void* out, std::size_t count, ElementType type) = 0;
   virtual void do_all_reduce(void* values, std::size_t count, ElementType type, Reduction reduction) = 0;
   virtual void do_reduce_scatter(const void* in, void* out, std::size_t count, ElementType type) = 0;
@@ -187,8 +208,9 @@ class Communicator {
 
   template <class T>
   static void copy(std::span<const T> from, std::span<T> to) {
-    if (from.data() != to.data()) std::copy(from.begin(), from.end(), to.begin());
+    copy_values(std::as_bytes(from), to.data());
   }
+  static void copy_values(std::span<const std::byte> from, void* to);
   template <class T>
   static bool apart(std::span<const T> a, std::span<const T> b) {
     const std::less_equal<> before;
