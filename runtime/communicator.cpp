@@ -1,5 +1,7 @@
 #include "runtime/communicator.h"
 
+#include "runtime/communicators/pieces.h"
+
 namespace lamina {
 
 std::size_t size_of(ElementType type) {
@@ -31,6 +33,10 @@ void Communicator::in_library(const std::function<void()>& work) {
 
 void Communicator::barrier() {
   if (size() > 1) timed("barrier", [&] { do_barrier(); });
+}
+
+void Communicator::copy_values(std::span<const std::byte> from, void* to) {
+  copy_bytes(to, from.data(), from.size());
 }
 
 void Communicator::broadcast(std::string& text, int root) {

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <chrono>
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -17,6 +18,7 @@
 #include <vector>
 
 #include "runtime/error.h"
+#include "runtime/tick_clock.h"
 #include "runtime/trace.h"
 
 namespace lamina {
@@ -95,7 +97,25 @@ class Communicator {
     check(apart(part, std::span<const T>(out)) || part.data() == out.data() + offset(part.size()),
           "all_gather: part must be apart from out, or lie at its place in it");
     if (size() == 1) return copy(part, out);
-    timed("all_gather", [&] { do_all_gather(part.data(), out.data(), part.size(), element_type<T>()); });
+    const auto take = [&](int rank, std::size_t first, std::span<const T> values) {
+      copy(values, out.subspan(static_cast<std::size_t>(rank) * part.size() + first, values.size()));
+    };
+    all_gather_pieces(part, take);
+  }
+
+  /// all_gather() for who puts the parts elsewhere: take(rank, first, values) is given them where they lie,
+  /// in pieces that are not empty, elements [first, first + values.size()) of a rank's part, each rank's from
+  /// front to back, the ranks in any order. `values` are valid within the call of `take`, which must not use
+  /// this group.
+  template <class T, class Take>
+  void all_gather_pieces(std::span<const T> part, const Take& take) {
+    if (size() == 1 && !part.empty()) take(0, std::size_t{0}, part);
+    if (size() == 1) return;
+    const auto take_bytes = [&](int rank, std::size_t first, const std::byte* values, std::size_t count) {
+      if (count > 0) take(rank, first, std::span<const T>(reinterpret_cast<const T*>(values), count));
+    };
+    timed("all_gather",
+          [&] { do_all_gather(part.data(), part.size(), element_type<T>(), std::ref(take_bytes)); });
   }
 
   /// in: [size * n], block r goes to rank r; out: [size * n], apart from in, block r came from rank r.
@@ -148,7 +168,7 @@ class Communicator {
   /// where there is none. Valid as long as this object.
   virtual const void* native_handle() const { return nullptr; }
 
-  const CommunicationTime& time_spent() const { return time_; }
+  CommunicationTime time_spent() const { return {clock_.seconds(ticks_), calls_}; }
 
  protected:
   Communicator() = default;
@@ -159,38 +179,43 @@ class Communicator {
   virtual void do_barrier() = 0;
   virtual void do_in_library(const std::function<void()>& work) { work(); }
   virtual void do_broadcast(void* values, std::size_t count, ElementType type, int root) = 0;
-  virtual void do_all_gather(const void* part, void* out, std::size_t count, ElementType type) = 0;
+  using TakePiece =
+      std::function<void(int rank, std::size_t first, const std::byte* values, std::size_t count)>;
+  virtual void do_all_gather(const void* part, std::size_t count, ElementType type,
+                             const TakePiece& take) = 0;
   virtual void do_all_to_all(const void* in, void* out, std::size_t count, ElementType type) = 0;
   virtual void do_all_reduce(void* values, std::size_t count, ElementType type, Reduction reduction) = 0;
   virtual void do_reduce_scatter(const void* in, void* out, std::size_t count, ElementType type) = 0;
 
  private:
+  /// The exchanges of a time step take less than two looks at the system's clock.
   class Timer {
    public:
-    explicit Timer(CommunicationTime& total) : total_(total) {}
+    explicit Timer(Communicator& group) : group_(group) {}
     ~Timer() {
-      total_.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-      ++total_.calls;
+      group_.ticks_ += TickClock::now() - start_;
+      ++group_.calls_;
     }
     Timer(const Timer&) = delete;
     Timer& operator=(const Timer&) = delete;
 
    private:
-    CommunicationTime& total_;
-    std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+    Communicator& group_;
+    std::uint64_t start_ = TickClock::now();
   };
 
   template <class Operation>
   void timed(const char* name, const Operation& operation) {
     const Span span(SpanKind::exchange, name);
-    const Timer timer(time_);
+    const Timer timer(*this);
     operation();
   }
 
   template <class T>
   static void copy(std::span<const T> from, std::span<T> to) {
-    if (from.data() != to.data()) std::copy(from.begin(), from.end(), to.begin());
+    copy_values(std::as_bytes(from), to.data());
   }
+  static void copy_values(std::span<const std::byte> from, void* to);
   template <class T>
   static bool apart(std::span<const T> a, std::span<const T> b) {
     const std::less_equal<> before;
@@ -204,7 +229,9 @@ class Communicator {
   }
   std::size_t offset(std::size_t part) const { return part * static_cast<std::size_t>(rank()); }
 
-  CommunicationTime time_;
+  TickClock clock_;
+  std::uint64_t ticks_ = 0;
+  std::int64_t calls_ = 0;
 };
 
 constexpr std::chrono::minutes kDefaultDeadline{5};

@@ -29,31 +29,43 @@ BlockGather::BlockGather(const Share& blocks, Communicator& model_axis)
   check(blocks.local * model_axis.size() == blocks.count, "blocks: the model axis must own all of them");
 }
 
-std::span<const float> BlockGather::gather(std::span<const float> blocked) {
-  if (model_axis_.size() == 1) return blocked;
-  gathered_.resize(blocked.size() * size(model_axis_.size()));
-  model_axis_.all_gather(blocked, std::span(gathered_));
-  return gathered_;
-}
-
+// A rank's part is [groups, K, rows, width], and a piece of it any stretch of that.
 void BlockGather::run(int groups, int rows, int width, std::span<const float> blocked, float* full,
                       std::size_t group_stride) {
   const Span span(SpanKind::pointwise, "gather of blocks");
   const std::size_t local = size(blocks_.local), n = size(width), row_size = size(blocks_.count) * n;
   check(blocked.size() == size(groups) * local * size(rows) * n,
         "blocks: blocked must be [D, K, rows, width]");
-  const float* from = gather(blocked).data();
-  for (std::size_t m = 0; m < size(model_axis_.size()); ++m)
-    for (std::size_t d = 0; d < size(groups); ++d)
-      for (std::size_t k = m * local; k < (m + 1) * local; ++k)
-        for (std::size_t row = 0; row < size(rows); ++row, from += n)
-          std::copy_n(from, n, full + d * group_stride + row * row_size + k * n);
+  model_axis_.all_gather_pieces(blocked, [&](int rank, std::size_t first, std::span<const float> values) {
+    const std::size_t before = size(rank) * local, run = first / n;
+    std::size_t skip = first % n, row = run % size(rows), k = run / size(rows) % local;
+    float* group = full + run / size(rows) / local * group_stride;
+    for (std::size_t count; !values.empty(); values = values.subspan(count), skip = 0) {
+      count = std::min(n - skip, values.size());
+      std::copy_n(values.data(), count, group + row * row_size + (before + k) * n + skip);
+      if (++row < size(rows)) continue;
+      row = 0;
+      if (++k < local) continue;
+      k = 0;
+      group += group_stride;
+    }
+  });
 }
 
 void BlockGather::run_blocked(int groups, int rows, int width, std::span<const float> blocked,
                               std::span<float> all) {
   const Span span(SpanKind::pointwise, "gather of blocks");
-  bring_blocks_together(model_axis_.size(), groups, size(rows) * size(width), gather(blocked), all);
+  const std::size_t of_group = size(blocks_.local) * size(rows) * size(width);
+  check(blocked.size() == size(groups) * of_group && all.size() == blocked.size() * size(model_axis_.size()),
+        "blocks: sizes do not fit");
+  model_axis_.all_gather_pieces(blocked, [&](int rank, std::size_t first, std::span<const float> values) {
+    for (std::size_t count; !values.empty(); values = values.subspan(count), first += count) {
+      const std::size_t group = first / of_group, skip = first % of_group;
+      count = std::min(of_group - skip, values.size());
+      std::copy_n(values.data(), count,
+                  all.data() + (group * size(model_axis_.size()) + size(rank)) * of_group + skip);
+    }
+  });
 }
 
 BlockSum::BlockSum(const Share& blocks, Communicator& model_axis) : blocks_(blocks), model_axis_(model_axis) {

@@ -24,11 +24,8 @@ class BlockGather {
   void run_blocked(int groups, int rows, int width, std::span<const float> blocked, std::span<float> all);
 
  private:
-  std::span<const float> gather(std::span<const float> blocked);
-
   Share blocks_;
   Communicator& model_axis_;
-  std::vector<float> gathered_;  ///< [M, groups, K, rows, width]
 };
 
 /// Sums over all G blocks of the layer, in the order of runtime/tree.h: each block contributes complete rows,

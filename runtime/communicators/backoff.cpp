@@ -12,15 +12,28 @@
 namespace lamina {
 
 bool Backoff::wait_on_core() {
-  if (is_long_) return false;
-  if (++rounds_ <= kSpins) {
-    LAMINA_PAUSE();
-    return true;
-  }
-  const auto start = std::chrono::steady_clock::now();
-  std::this_thread::yield();
-  is_long_ = rounds_ == kSpins + kYields || std::chrono::steady_clock::now() - start > kLate;
+  if (stage_ == Stage::spin)
+    spin();
+  else if (stage_ == Stage::yield)
+    yield();
+  else
+    return false;
   return true;
+}
+
+void Backoff::spin() {
+  LAMINA_PAUSE();
+  if (rounds_++ % kRoundsPerLook != 0) return;
+  const Clock::time_point now = Clock::now();
+  if (start_ == Clock::time_point{}) start_ = now;
+  if (now - start_ >= spin_) stage_ = Stage::yield;
+}
+
+void Backoff::yield() {
+  const Clock::time_point before = Clock::now();
+  std::this_thread::yield();
+  const Clock::time_point after = Clock::now();
+  if (after - before > kLate || after - start_ > kYields) stage_ = Stage::sleep;
 }
 
 void Backoff::pause() {

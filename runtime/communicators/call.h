@@ -33,6 +33,15 @@ struct Call {
   friend bool operator==(const Call&, const Call&) = default;
 };
 
+/// A number that is another one for another call, but for chance: in its upper 48 bits alone, too.
+constexpr std::uint64_t fingerprint(const Call& call) {
+  const std::uint64_t what = static_cast<std::uint64_t>(call.operation) |
+                             static_cast<std::uint64_t>(call.type) << 8 |
+                             static_cast<std::uint64_t>(call.reduction) << 16 |
+                             static_cast<std::uint64_t>(static_cast<std::uint32_t>(call.root)) << 32;
+  return (what + call.count * 0x9e3779b97f4a7c15) * 0xd6e8feb86659fd93;
+}
+
 const char* name_of(Operation operation);
 
 /// "all_reduce (sum) of 8 float32", "broadcast of 3 float32 from rank 1", the root being `call.root`.

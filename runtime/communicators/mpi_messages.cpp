@@ -57,7 +57,7 @@ class MessageCommunicator final : public Communicator {
   }
   void do_barrier() override { agree({.operation = Operation::barrier}); }
   void do_broadcast(void* values, std::size_t count, ElementType type, int root) override;
-  void do_all_gather(const void* part, void* out, std::size_t count, ElementType type) override;
+  void do_all_gather(const void* part, std::size_t count, ElementType type, const TakePiece& take) override;
   void do_all_to_all(const void* in, void* out, std::size_t count, ElementType type) override;
   void do_all_reduce(void* values, std::size_t count, ElementType type, Reduction reduction) override;
   void do_reduce_scatter(const void* in, void* out, std::size_t count, ElementType type) override;
@@ -138,14 +138,16 @@ void MessageCommunicator::do_broadcast(void* values, std::size_t count, ElementT
              });
 }
 
-void MessageCommunicator::do_all_gather(const void* part, void* out, std::size_t count, ElementType type) {
+void MessageCommunicator::do_all_gather(const void* part, std::size_t count, ElementType type,
+                                        const TakePiece& take) {
   const Call call{.operation = Operation::all_gather, .type = type, .count = count};
   agree(call);
-  const std::size_t part_bytes = count * size_of(type);
-  for_pieces(part_bytes, block_capacity(), [&](std::size_t first, std::size_t bytes) {
-    gather(call, as_bytes(part) + first, bytes);
-    for (std::size_t r = 0; r < ranks(); ++r)
-      copy_bytes(as_bytes(out) + r * part_bytes + first, transfer_->received.data() + r * bytes, bytes);
+  const std::size_t element = size_of(type);
+  for_pieces(count, block_capacity() / element, [&](std::size_t first, std::size_t size) {
+    const std::size_t bytes = size * element;
+    gather(call, as_bytes(part) + first * element, bytes);
+    for (int r = 0; r < group_.size; ++r)
+      take(r, first, transfer_->received.data() + static_cast<std::size_t>(r) * bytes, size);
   });
 }
 

@@ -19,13 +19,22 @@ void for_pieces(std::size_t total, std::size_t limit, const Step& step) {
   } while (first < total);
 }
 
-/// memcpy that takes empty ranges without an address.
-inline void copy_bytes(void* to, const void* from, std::size_t bytes) {
-  if (bytes > 0 && to != from) std::memcpy(to, from, bytes);
-}
-
 inline std::byte* as_bytes(void* data) { return static_cast<std::byte*>(data); }
 inline const std::byte* as_bytes(const void* data) { return static_cast<const std::byte*>(data); }
+
+/// memcpy that takes empty ranges without an address. In pieces, for from some length on memcpy leaves the
+/// work to the processor's own instruction for it, which is slow with memory that another core holds.
+inline void copy_bytes(void* to, const void* from, std::size_t bytes) {
+  constexpr std::size_t kPieceBytes = 2048;
+  if (to == from) return;
+  while (bytes > 0) {
+    const std::size_t piece = std::min(bytes, kPieceBytes);
+    std::memcpy(to, from, piece);
+    to = as_bytes(to) + piece;
+    from = as_bytes(from) + piece;
+    bytes -= piece;
+  }
+}
 
 /// One rank's equal share of `count` elements; the last ranks' are shorter or empty.
 struct ElementShare {

@@ -15,7 +15,7 @@ class SelfCommunicator final : public Communicator {
   std::unique_ptr<Communicator> do_split(int, int) override { return make_self_communicator(); }
   void do_barrier() override { no_peers(); }
   void do_broadcast(void*, std::size_t, ElementType, int) override { no_peers(); }
-  void do_all_gather(const void*, void*, std::size_t, ElementType) override { no_peers(); }
+  void do_all_gather(const void*, std::size_t, ElementType, const TakePiece&) override { no_peers(); }
   void do_all_to_all(const void*, void*, std::size_t, ElementType) override { no_peers(); }
   void do_all_reduce(void*, std::size_t, ElementType, Reduction) override { no_peers(); }
   void do_reduce_scatter(const void*, void*, std::size_t, ElementType) override { no_peers(); }

@@ -4,28 +4,28 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <bit>
 #include <climits>
 #include <ctime>
 
 namespace lamina {
 namespace {
 
-// std::atomic::wait serves the threads of one process only.
-void futex(std::atomic<std::uint32_t>& word, int operation, std::uint32_t value,
+// std::atomic::wait serves the threads of one process only. The kernel looks at the lower half of the number.
+void futex(std::atomic<std::uint64_t>& number, int operation, std::uint32_t value,
            const std::timespec* timeout) {
-  static_assert(sizeof word == sizeof(std::uint32_t) && std::atomic<std::uint32_t>::is_always_lock_free);
-  syscall(SYS_futex, &word, operation, value, timeout, nullptr, 0);
+  static_assert(sizeof number == sizeof(std::uint64_t) && std::atomic<std::uint64_t>::is_always_lock_free);
+  static_assert(std::endian::native == std::endian::little, "the lower half must come first");
+  syscall(SYS_futex, &number, operation, value, timeout, nullptr, 0);
 }
 
 }  // namespace
 
-void SharedNumber::sleep_while(std::uint32_t number) noexcept {
+void SharedNumber::Sleeper::sleep_while(std::uint64_t seen) noexcept {
   const std::timespec timeout{.tv_sec = 0, .tv_nsec = 1'000'000};
-  sleepers_.fetch_add(1);
   // Returns at once where the number has changed meanwhile; woken early for whatever reason, the caller looks
   // again.
-  futex(number_, FUTEX_WAIT, number, &timeout);
-  sleepers_.fetch_sub(1);
+  futex(number_.number_, FUTEX_WAIT, static_cast<std::uint32_t>(seen), &timeout);
 }
 
 void SharedNumber::wake_all() noexcept { futex(number_, FUTEX_WAKE, INT_MAX, nullptr); }

@@ -29,17 +29,22 @@ void SlotCommunicator::do_broadcast(void* values, std::size_t count, ElementType
   });
 }
 
-void SlotCommunicator::do_all_gather(const void* part, void* out, std::size_t count, ElementType type) {
+// A rank's own part is taken while the others' are on their way; theirs as they come, where they lie. Each
+// rank begins with its right neighbour's, so that they do not all read from one.
+void SlotCommunicator::do_all_gather(const void* part, std::size_t count, ElementType type,
+                                     const TakePiece& take) {
   const Call call{.operation = Operation::all_gather, .type = type, .count = count};
-  const std::size_t part_bytes = count * size_of(type);
-  for_pieces(part_bytes, slots_.capacity(), [&](std::size_t first, std::size_t bytes) {
-    copy_bytes(slots_.outgoing(), as_bytes(part) + first, bytes);
-    slots_.exchange(call);
-    for (std::size_t r = 0; r < ranks(); ++r) {
-      const bool is_own = static_cast<int>(r) == rank();
-      const std::byte* from = is_own ? as_bytes(part) + first : slots_.incoming(static_cast<int>(r));
-      copy_bytes(as_bytes(out) + r * part_bytes + first, from, bytes);
+  const std::size_t element = size_of(type);
+  for_pieces(count, slots_.capacity() / element, [&](std::size_t first, std::size_t size) {
+    const std::byte* own = as_bytes(part) + first * element;
+    copy_bytes(slots_.outgoing(), own, size * element);
+    Slots::Exchange exchange(slots_, call);
+    take(rank(), first, own, size);
+    for (int i = 1; i < slots_.size(); ++i) {
+      const int peer = (rank() + i) % slots_.size();
+      if (exchange.await(peer)) take(peer, first, slots_.incoming(peer), size);
     }
+    exchange.finish();
   });
 }
 
@@ -47,8 +52,7 @@ void SlotCommunicator::do_all_to_all(const void* in, void* out, std::size_t coun
   const Call call{.operation = Operation::all_to_all, .type = type, .count = count};
   const std::size_t stride = count * size_of(type);
   for_pieces(stride, block_capacity(), [&](std::size_t first, std::size_t bytes) {
-    exchange_blocks(call, in, stride, first, bytes);
-    const auto blocks = incoming_at(static_cast<std::size_t>(rank()) * bytes);
+    const auto blocks = exchange_blocks(call, in, stride, first, bytes);
     for (std::size_t r = 0; r < ranks(); ++r)
       copy_bytes(as_bytes(out) + r * stride + first, blocks[r], bytes);
   });
@@ -58,18 +62,21 @@ void SlotCommunicator::do_reduce_scatter(const void* in, void* out, std::size_t 
   const Call call{.operation = Operation::reduce_scatter, .type = type, .count = count};
   const std::size_t stride = count * size_of(type);
   for_pieces(stride, block_capacity(), [&](std::size_t first, std::size_t bytes) {
-    exchange_blocks(call, in, stride, first, bytes);
-    const auto blocks = incoming_at(static_cast<std::size_t>(rank()) * bytes);
+    const auto blocks = exchange_blocks(call, in, stride, first, bytes);
     reduce_in_tree(blocks, as_bytes(out) + first, bytes / size_of(type), type, Reduction::sum);
   });
 }
 
-// Publishes bytes [first, first + bytes) of each rank's block, one after another.
-void SlotCommunicator::exchange_blocks(const Call& call, const void* in, std::size_t stride,
-                                       std::size_t first, std::size_t bytes) {
+// Publishes bytes [first, first + bytes) of the peers' blocks, each at its rank's place. Returns this rank's,
+// by source.
+std::span<const std::byte* const> SlotCommunicator::exchange_blocks(const Call& call, const void* in,
+                                                                    std::size_t stride, std::size_t first,
+                                                                    std::size_t bytes) {
+  const auto own = static_cast<std::size_t>(rank());
   for (std::size_t r = 0; r < ranks(); ++r)
-    copy_bytes(slots_.outgoing() + r * bytes, as_bytes(in) + r * stride + first, bytes);
+    if (r != own) copy_bytes(slots_.outgoing() + r * bytes, as_bytes(in) + r * stride + first, bytes);
   slots_.exchange(call);
+  return incoming_at(own * bytes, as_bytes(in) + own * stride + first);
 }
 
 void SlotCommunicator::do_all_reduce(void* values, std::size_t count, ElementType type, Reduction reduction) {
@@ -85,27 +92,33 @@ void SlotCommunicator::do_all_reduce(void* values, std::size_t count, ElementTyp
 void SlotCommunicator::reduce_whole(const Call& call, std::byte* values, std::size_t count) {
   copy_bytes(slots_.outgoing(), values, count * size_of(call.type));
   slots_.exchange(call);
-  reduce_in_tree(incoming_at(0), values, count, call.type, call.reduction);
+  reduce_in_tree(incoming_at(0, slots_.incoming(rank())), values, count, call.type, call.reduction);
 }
 
 // Each rank reduces its share from its peers' slots straight into its own next slot; then all gather the
 // shares.
 void SlotCommunicator::reduce_by_shares(const Call& call, std::byte* values, std::size_t count) {
   const std::size_t element = size_of(call.type);
-  const ElementShare mine = ElementShare::of(count, static_cast<std::size_t>(rank()), ranks());
-  copy_bytes(slots_.outgoing(), values, count * element);
+  const auto share_of = [&](int r) { return ElementShare::of(count, static_cast<std::size_t>(r), ranks()); };
+  const auto copy_share = [&](std::byte* to, const std::byte* from, const ElementShare& share) {
+    copy_bytes(to + share.first * element, from + share.first * element, share.count * element);
+  };
+  const ElementShare mine = share_of(rank());
+  for (int r = 0; r < size(); ++r)
+    if (r != rank()) copy_share(slots_.outgoing(), values, share_of(r));
   slots_.exchange(call);
-  reduce_in_tree(incoming_at(mine.first * element), slots_.outgoing(), mine.count, call.type, call.reduction);
+  std::byte* sums = slots_.outgoing() + mine.first * element;
+  reduce_in_tree(incoming_at(mine.first * element, values + mine.first * element), sums, mine.count,
+                 call.type, call.reduction);
   slots_.exchange(call);
-  for (std::size_t r = 0; r < ranks(); ++r) {
-    const ElementShare share = ElementShare::of(count, r, ranks());
-    copy_bytes(values + share.first * element, slots_.incoming(static_cast<int>(r)), share.count * element);
-  }
+  for (int r = 0; r < size(); ++r) copy_share(values, slots_.incoming(r), share_of(r));
 }
 
-std::span<const std::byte* const> SlotCommunicator::incoming_at(std::size_t offset) {
+// `own`: where this rank has what it did not publish.
+std::span<const std::byte* const> SlotCommunicator::incoming_at(std::size_t offset, const std::byte* own) {
   sources_.resize(ranks());
-  for (std::size_t r = 0; r < ranks(); ++r) sources_[r] = slots_.incoming(static_cast<int>(r)) + offset;
+  for (int r = 0; r < size(); ++r)
+    sources_[static_cast<std::size_t>(r)] = r == rank() ? own : slots_.incoming(r) + offset;
   return sources_;
 }
 

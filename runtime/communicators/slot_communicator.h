@@ -26,16 +26,16 @@ class SlotCommunicator : public Communicator {
   void do_in_library(const std::function<void()>& work) final;
   void do_barrier() final;
   void do_broadcast(void* values, std::size_t count, ElementType type, int root) final;
-  void do_all_gather(const void* part, void* out, std::size_t count, ElementType type) final;
+  void do_all_gather(const void* part, std::size_t count, ElementType type, const TakePiece& take) final;
   void do_all_to_all(const void* in, void* out, std::size_t count, ElementType type) final;
   void do_all_reduce(void* values, std::size_t count, ElementType type, Reduction reduction) final;
   void do_reduce_scatter(const void* in, void* out, std::size_t count, ElementType type) final;
 
-  void exchange_blocks(const Call& call, const void* in, std::size_t stride, std::size_t first,
-                       std::size_t bytes);
+  std::span<const std::byte* const> exchange_blocks(const Call& call, const void* in, std::size_t stride,
+                                                    std::size_t first, std::size_t bytes);
   void reduce_whole(const Call& call, std::byte* values, std::size_t count);
   void reduce_by_shares(const Call& call, std::byte* values, std::size_t count);
-  std::span<const std::byte* const> incoming_at(std::size_t offset);
+  std::span<const std::byte* const> incoming_at(std::size_t offset, const std::byte* own);
   std::size_t ranks() const { return static_cast<std::size_t>(slots_.size()); }
   std::size_t block_capacity() const;
 

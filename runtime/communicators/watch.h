@@ -51,6 +51,7 @@ class Watch {
 
   RankStatus& status() { return *lookout_.node[lookout_.own]; }
   Alarm& alarm() { return *lookout_.alarm; }
+  std::size_t ranks_on_node() const { return lookout_.node.size(); }
 
   /// 0: none.
   void set_deadline(std::chrono::milliseconds limit) { limit_.store(limit); }

@@ -191,11 +191,13 @@ class Meddler : public Communicator {
   void do_broadcast(void* values, std::size_t count, ElementType type, int root) override {
     inner_.broadcast(std::span(static_cast<char*>(values), count * size_of(type)), root);
   }
-  void do_all_gather(const void* part, void* out, std::size_t count, ElementType type) override {
+  void do_all_gather(const void* part, std::size_t count, ElementType type, const TakePiece& take) override {
     act_();
-    const std::size_t bytes = count * size_of(type);
-    inner_.all_gather(std::span(static_cast<const char*>(part), bytes),
-                      std::span(static_cast<char*>(out), bytes * static_cast<std::size_t>(size())));
+    const std::size_t element = size_of(type);
+    inner_.all_gather_pieces(std::span(static_cast<const std::byte*>(part), count * element),
+                             [&](int rank, std::size_t first, std::span<const std::byte> values) {
+                               take(rank, first / element, values.data(), values.size() / element);
+                             });
   }
   void do_all_to_all(const void*, void*, std::size_t, ElementType) override {}
   void do_all_reduce(void* values, std::size_t count, ElementType type, Reduction reduction) override {

@@ -63,6 +63,35 @@ TEST_P(Blocks, GatherMakesCompleteRows) {
   });
 }
 
+/// `Blocks` of more than a slot holds travel in pieces that end anywhere.
+TEST_P(Blocks, GatherPutsPiecesTogether) {
+  constexpr int width = 20'001;
+  on_ranks([](Communicator& axis, const Share& blocks) {
+    const auto index = [](int d, int k, int r, int c) {
+      return static_cast<std::size_t>(((d * kBlocks + k) * kRows + r) * width + c);
+    };
+    std::vector<float> blocked, full(kGroups * kBlocks * kRows * width), all(full.size());
+    for (int d = 0; d < kGroups; ++d)
+      for (int k = blocks.first; k < blocks.first + blocks.local; ++k)
+        for (int i = 0; i < kRows * width; ++i) blocked.push_back(static_cast<float>(index(d, k, 0, i)));
+
+    BlockGather(blocks, axis).run(kGroups, kRows, width, blocked, full.data(), kRows * kBlocks * width);
+    BlockGather(blocks, axis).run_blocked(kGroups, kRows, width, blocked, all);
+
+    int wrong = 0;
+    for (int d = 0; d < kGroups; ++d)
+      for (int k = 0; k < kBlocks; ++k)
+        for (int r = 0; r < kRows; ++r)
+          for (int c = 0; c < width; ++c) {
+            const auto row = static_cast<std::size_t>((d * kRows + r) * kBlocks + k);
+            const auto expected = static_cast<float>(index(d, k, r, c));
+            wrong += full[row * width + static_cast<std::size_t>(c)] != expected;
+            wrong += all[index(d, k, r, c)] != expected;
+          }
+    return wrong;
+  });
+}
+
 TEST_P(Blocks, GatherOfBlocksKeepsThemApart) {
   on_ranks([](Communicator& axis, const Share& blocks) {
     std::vector<float> all(kGroups * kBlocks * kRows * kWidth);

@@ -4,8 +4,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <bit>
 #include <chrono>
+#include <functional>
 #include <numeric>
 #include <random>
 #include <thread>
@@ -84,6 +86,26 @@ void expect_all_gather(Communicator& world, std::size_t count) {
   EXPECT_EQ(expected, out) << count << " in place";
 }
 
+/// The parts of all ranks as they come in pieces; each rank's must come from front to back.
+template <class T>
+void expect_all_gather_pieces(Communicator& world, std::size_t count) {
+  const std::vector<T> mine = input<T>(world.rank(), count);
+  std::vector<std::vector<T>> parts(static_cast<std::size_t>(world.size()));
+  int empty = 0, out_of_order = 0;
+
+  world.all_gather_pieces(constant(mine), [&](int rank, std::size_t first, std::span<const T> values) {
+    std::vector<T>& part = parts.at(static_cast<std::size_t>(rank));
+    empty += values.empty();
+    out_of_order += first != part.size();
+    part.insert(part.end(), values.begin(), values.end());
+  });
+
+  for (int r = 0; r < world.size(); ++r)
+    EXPECT_EQ(input<T>(r, count), parts[static_cast<std::size_t>(r)]) << count << " of rank " << r;
+  EXPECT_EQ(0, empty) << count;
+  EXPECT_EQ(0, out_of_order) << count;
+}
+
 template <class T>
 void expect_all_to_all(Communicator& world, std::size_t count) {
   const std::size_t ranks = static_cast<std::size_t>(world.size()),
@@ -132,6 +154,7 @@ template <class T>
 void expect_all_operations(Communicator& world, std::size_t count) {
   expect_broadcast<T>(world, count);
   expect_all_gather<T>(world, count);
+  expect_all_gather_pieces<T>(world, count);
   expect_all_to_all<T>(world, count);
   expect_all_reduce<T>(world, count, Reduction::max);
   expect_all_reduce<T>(world, count, Reduction::min);
@@ -295,10 +318,10 @@ std::string peer_error_of(const Action& action) {
   return "";
 }
 
-using Action = void (*)(Communicator&);
+using Action = std::function<void(Communicator&)>;
 
-void expect_mismatch(Communicator& world, Action most, const std::string& said_of_most, Action last,
-                     const std::string& said_of_last) {
+void expect_mismatch(Communicator& world, const Action& most, const std::string& said_of_most,
+                     const Action& last, const std::string& said_of_last) {
   if (world.size() == 1) return;
   const int last_rank = world.size() - 1;
 
@@ -330,6 +353,19 @@ void gather_four(Communicator& world) {
 void find_maximum(Communicator& world) {
   std::vector<float> values(8);
   world.all_reduce(std::span(values), Reduction::max);
+}
+
+void check_pieces_of_another_count(Communicator& world) {
+  const auto gather = [](std::size_t count) {
+    return [count](Communicator& group) {
+      const std::vector<float> part(count);
+      group.all_gather_pieces(constant(part), [&](int rank, std::size_t, std::span<const float>) {
+        EXPECT_EQ(group.rank() == group.size() - 1, rank == group.size() - 1) << "took from another call";
+      });
+    };
+  };
+  expect_mismatch(world, gather(8), "called all_gather of 8 float32", gather(100'000),
+                  "called all_gather of 100000 float32");
 }
 
 void check_other_operation(Communicator& world) {
@@ -427,6 +463,7 @@ void run_mixed_collectives(Communicator& world, int count, const std::function<v
     switch (k % 7) {
       case 0:
         expect_all_gather<float>(world, size);
+        expect_all_gather_pieces<float>(world, size);
         break;
       case 1:
         expect_all_reduce<double>(world, size, Reduction::sum);
@@ -446,6 +483,20 @@ void run_mixed_collectives(Communicator& world, int count, const std::function<v
       default:
         expect_reduce_scatter<float>(world, size);
     }
+  }
+}
+
+// Ranks that come late are waited for on the core, with the core lent to others, and asleep.
+void check_every_lateness(Communicator& world) {
+  constexpr std::array kMicroseconds{0, 1, 3, 10, 30, 100, 300, 1000, 3000};
+  for (std::size_t i = 0; i < kMicroseconds.size() * 8; ++i) {
+    const std::chrono::microseconds late(kMicroseconds[i % kMicroseconds.size()]);
+    if (static_cast<int>(i) % world.size() == world.rank()) {
+      const auto until = steady_clock::now() + late;
+      while (steady_clock::now() < until) {
+      }
+    }
+    expect_all_reduce<float>(world, 16, Reduction::sum);
   }
 }
 
@@ -483,6 +534,7 @@ const std::vector<CommunicatorCheck>& communicator_checks() {
       {"other_type", check_other_type},
       {"other_reduction", check_other_reduction},
       {"other_root", check_other_root},
+      {"pieces_of_another_count", check_pieces_of_another_count},
       {"split_against_barrier", check_split_against_barrier},
       {"groups_name_ranks_of_the_world", check_groups_name_ranks_of_the_world},
       {"failed_rank_frees_the_others", check_failed_rank_frees_the_others},
@@ -491,6 +543,7 @@ const std::vector<CommunicatorCheck>& communicator_checks() {
       {"who_leaves_early_is_named", check_who_leaves_early_is_named},
       {"mixed_2000_in_a_row", check_2000_in_a_row},
       {"random_delays", check_random_delays},
+      {"every_lateness", check_every_lateness},
   };
   return kChecks;
 }

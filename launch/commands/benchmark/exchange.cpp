@@ -65,7 +65,7 @@ constexpr std::size_t kKilo = 1024;
 const std::vector<std::size_t> kStatistics{64, 128, 256, 512, 1024, 2048};
 const std::vector<std::size_t> kStates{2 * kKilo, 4 * kKilo, 8 * kKilo, 16 * kKilo, 32 * kKilo, 64 * kKilo};
 
-/// The exchanges of a training step, each of the sizes that it has there.
+/// The exchanges of a training step, each of the sizes that it has there. Must outlive them.
 class ExchangeList {
  public:
   ExchangeList(Communicator& world, ReferenceCollectives* reference, Arrays& arrays)
@@ -163,7 +163,8 @@ class ExchangeBenchmark {
         world_(world),
         reference_(make_reference_collectives(world)),
         arrays_(kStates.back(), world.size()),
-        exchanges_(ExchangeList(world, reference_.get(), arrays_).build()) {}
+        calls_(world, reference_.get(), arrays_),
+        exchanges_(calls_.build()) {}
 
   void run() {
     for (Exchange& exchange : exchanges_) warm_up(exchange);
@@ -291,6 +292,7 @@ class ExchangeBenchmark {
   Communicator& world_;
   std::unique_ptr<ReferenceCollectives> reference_;
   Arrays arrays_;
+  ExchangeList calls_;  ///< to which exchanges_ refer
   std::vector<Exchange> exchanges_;
 };
 
