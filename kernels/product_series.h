@@ -22,10 +22,11 @@ struct Product {
 double flops_of(const std::vector<Product>& products);
 
 /// Products of operands of their own, each B laid out beforehand as the library likes it best, which a
-/// product of two activations cannot have: a limit, not a promise. In f32, on CPUs.
+/// product of two activations cannot have, and each product cut into calls in the way that is fastest here: a
+/// limit, not a promise. In f32, on CPUs.
 class ProductSeries {
  public:
-  /// The columns of each product are split over `threads`.
+  /// Tries out the cuts. Each product is shared among `threads`.
   ProductSeries(std::vector<Product> products, int threads);
   ~ProductSeries();
   ProductSeries(ProductSeries&&) noexcept;

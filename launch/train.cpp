@@ -41,7 +41,7 @@ TrainingResult train(const Configuration& configuration, Communicator& world) {
     if (!point) progress.note("no checkpoint to resume from: starting from step 0");
   }
 
-  Training training(configuration, read_corpus(configuration.data, world), folder, point, progress, world);
+  Training training(configuration, folder, point, progress, world);
   training.begin();
 
   const std::int64_t first = training.step() + 1, last = configuration.run.steps;

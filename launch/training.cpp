@@ -58,15 +58,16 @@ void inject_corruption(ParameterTable& table, Backend& backend) {
 
 }  // namespace
 
-Training::Training(const Configuration& configuration, Corpus corpus, std::optional<CheckpointFolder> folder,
-                   std::optional<ResumePoint> point, const Progress& progress, Communicator& world)
+Training::Training(const Configuration& configuration, std::optional<CheckpointFolder> folder,
+                   std::optional<ResumePoint> point, const Progress& progress, Communicator& world,
+                   std::optional<Corpus> corpus)
     : configuration_(configuration),
       point_(std::move(point)),
       progress_(progress),
       grid_(world, layout_of(configuration.grid, point_), configuration.run.batch),
       threads_(threads_per_rank(configuration.run.threads, world)),
       backend_(make_backend(configuration.run.device, threads_)),
-      corpus_(std::move(corpus)),
+      corpus_(corpus ? std::move(*corpus) : read_corpus(configuration.data, world)),
       lanes_(corpus_.training, configuration.run.batch, configuration.run.time_steps),
       model_(configuration.model, corpus_.vocabulary.size(), configuration.run.time_steps,
              tiling_of_pass(grid_), *backend_, grid_.model(),

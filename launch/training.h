@@ -21,12 +21,15 @@ namespace lamina {
 /// A run on this rank: what is trained, on what, and how far it is.
 class Training {
  public:
-  Training(const Configuration& configuration, Corpus corpus, std::optional<CheckpointFolder> folder,
-           std::optional<ResumePoint> point, const Progress& progress, Communicator& world);
+  /// Without `corpus`, that of the configuration is read.
+  Training(const Configuration& configuration, std::optional<CheckpointFolder> folder,
+           std::optional<ResumePoint> point, const Progress& progress, Communicator& world,
+           std::optional<Corpus> corpus = {});
 
   std::int64_t step() const { return step_; }
   ProcessGrid& grid() { return grid_; }
   int threads() const { return threads_; }
+  int vocabulary() const { return corpus_.vocabulary.size(); }
   /// Someone asked this job to save and end; all ranks say the same.
   bool stops() const { return agreement_.stop(); }
 

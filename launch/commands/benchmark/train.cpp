@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 #include <vector>
 
 #include "launch/agreement.h"
@@ -19,8 +20,9 @@
 namespace lamina {
 namespace {
 
-Corpus corpus_of(const TrainBenchmarkSettings& settings, Communicator& world) {
-  if (!settings.data.empty()) return read_corpus(settings.configuration().data, world);
+/// None where there is a text to be read.
+std::optional<Corpus> corpus_of(const TrainBenchmarkSettings& settings) {
+  if (!settings.data.empty()) return std::nullopt;
   const std::int64_t chunk = std::int64_t{settings.batch} * settings.time_steps;
   return made_up_corpus(settings.vocabulary, std::max<std::int64_t>(settings.vocabulary, 8 * chunk) + 1);
 }
@@ -47,12 +49,11 @@ std::vector<Product> products_of(const TrainBenchmarkSettings& settings, int voc
 
 class TrainBenchmark {
  public:
-  TrainBenchmark(const TrainBenchmarkSettings& settings, Corpus corpus, Communicator& world)
+  TrainBenchmark(const TrainBenchmarkSettings& settings, Communicator& world)
       : settings_(settings),
         world_(world),
-        vocabulary_(corpus.vocabulary.size()),
-        training_(settings.configuration(), std::move(corpus), {}, {}, Progress(false), world),
-        products_(products_of(settings, vocabulary_, training_.grid()), training_.threads()),
+        training_(settings.configuration(), {}, {}, Progress(false), world, corpus_of(settings)),
+        products_(products_of(settings, training_.vocabulary(), training_.grid()), training_.threads()),
         recorder_(training_.threads()) {}
 
   void run() {
@@ -108,9 +109,9 @@ class TrainBenchmark {
         "{} data x {} model ranks ({}, {}), {} threads each rank, {} steps\n"
         "{:.0f} tokens/s; {:.2f} ms a step, {:.2f} to {:.2f}\n"
         "{:.1f} GF/s: its matrix products alone take {:.2f} ms, {:.3f} of a step\n",
-        model.layers, model.hidden, model.normalization, settings_.batch, settings_.time_steps, vocabulary_,
-        grid.data().size(), grid.model().size(), model.exchange, world_.transport(), training_.threads(),
-        settings_.steps, tokens_per_second(), 1e3 * median(plain_), 1e3 * least(plain_),
+        model.layers, model.hidden, model.normalization, settings_.batch, settings_.time_steps,
+        training_.vocabulary(), grid.data().size(), grid.model().size(), model.exchange, world_.transport(),
+        training_.threads(), settings_.steps, tokens_per_second(), 1e3 * median(plain_), 1e3 * least(plain_),
         1e3 * largest(plain_), rate() / 1e9, 1e3 * median(alone_), limit_share());
   }
 
@@ -142,7 +143,7 @@ class TrainBenchmark {
             {"layers", model.layers},
             {"hidden", model.hidden},
             {"embedding", model.embedding},
-            {"vocabulary", vocabulary_},
+            {"vocabulary", training_.vocabulary()},
             {"batch", settings_.batch},
             {"time_steps", settings_.time_steps},
             {"tokens_per_second", tokens_per_second()},
@@ -157,7 +158,6 @@ class TrainBenchmark {
 
   const TrainBenchmarkSettings settings_;
   Communicator& world_;
-  int vocabulary_;
   Training training_;
   ProductSeries products_;
   TraceRecorder recorder_;
@@ -196,7 +196,7 @@ void benchmark_train(const TrainBenchmarkSettings& settings, Communicator& world
     require_writable(settings.json);
     return std::string();
   });
-  TrainBenchmark(settings, corpus_of(settings, world), world).run();
+  TrainBenchmark(settings, world).run();
 }
 
 }  // namespace lamina
