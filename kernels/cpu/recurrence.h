@@ -7,7 +7,7 @@
 
 namespace lamina {
 
-/// `threads`: of this rank; with 1 no OpenMP region is entered. `model_axis` must outlive the recurrence.
+/// `threads`: of this rank. `model_axis` must outlive the recurrence.
 std::unique_ptr<Recurrence> make_cpu_recurrence(const RecurrenceShape& shape, Communicator& model_axis,
                                                 int threads);
 

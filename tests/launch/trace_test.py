@@ -45,7 +45,8 @@ class Trace(ProgramTest):
                 self.assertEqual(min(begin for begin, _ in times), 0)
                 self.assertLess(max(begin for begin, _ in times), min(end for _, end in times), "steps overlap")
                 kinds = {event["cat"] for event in by_rank[0]}
-                self.assertEqual({"exchange", "waiting"} <= kinds, ranks > 1)
+                self.assertEqual("exchange" in kinds, ranks > 1)
+                self.assertTrue(ranks > 1 or "waiting" not in kinds)  # nor need ranks that are quick
 
     def test_the_numbers_are_the_same(self):
         def losses(*arguments):

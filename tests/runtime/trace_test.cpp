@@ -135,11 +135,13 @@ TEST(Trace, CollectivesOfThreadRanksAreKeptApart) {
       }
     }
     std::vector<std::string> names;
-    for (const SpanRecord& span : recorder.spans(0)) names.emplace_back(span.name);
-    const std::vector<std::string> one{"wait for peers", "all_reduce", "own"};
-    const std::vector<std::string> others{"wait for peers", "all_reduce"};
+    for (const SpanRecord& span : recorder.spans(0))
+      if (span.kind != SpanKind::waiting) names.emplace_back(span.name);
+    const std::vector<std::string> one{"all_reduce", "own"}, others{"all_reduce"};
     EXPECT_EQ(names, world.rank() == 1 ? one : others);
-    EXPECT_GT(of(recorder.own_times(), SpanKind::waiting), 0);
+    if (world.rank() == 0) return;  // who comes last may not have to wait
+    EXPECT_STREQ(recorder.spans(0).front().name, "wait for peers");
+    EXPECT_GT(of(recorder.own_times(), SpanKind::waiting), 5'000'000);
   });
 }
 
