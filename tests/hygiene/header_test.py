@@ -1,6 +1,6 @@
 # ctest: labels=hygiene timeout=240
 """Every header compiles alone, twice in one file, with the flags of the sources around it. Where a source begins with its
-own header, and nothing is precompiled, the build has shown that already."""
+own header the build has shown that already."""
 import concurrent.futures
 import json
 import os
@@ -27,16 +27,16 @@ def compilations(build):
 
 
 def commands_by_folder(compiled):
-    """Compiler and flags of one source of each folder, without its input and output and what is precompiled."""
+    """Compiler and flags of one source of each folder, without its input and output."""
     commands = {}
     for source, words in compiled:
         kept, skip = [], False
         for word in words:
             if skip or word in ("-c", str(source)):
                 skip = False
-            elif word in ("-o", "-MF", "-MT", "-include"):
+            elif word in ("-o", "-MF", "-MT"):
                 skip = True
-            elif word not in ("-MD", "-MMD", "-Winvalid-pch"):
+            elif word not in ("-MD", "-MMD"):
                 kept.append(word)
         commands.setdefault(source.parent, kept)
     return commands
@@ -49,8 +49,8 @@ def shown_by_the_build(compiled):
         return (header.exists() and "#pragma once" in header.read_text().splitlines() and first is not None
                 and first[1] == f'"{header.relative_to(ROOT).as_posix()}"')
 
-    return {source.with_suffix(".h") for source, words in compiled
-            if "-include" not in words and source.is_relative_to(ROOT) and is_shown(source.with_suffix(".h"), source)}
+    return {source.with_suffix(".h") for source, _ in compiled
+            if source.is_relative_to(ROOT) and is_shown(source.with_suffix(".h"), source)}
 
 
 def command_for(header, commands):
