@@ -56,18 +56,10 @@ std::size_t RecurrenceProducts::parts(const PanelMatrices& b) {
   return (b.panels() + kPanelsOfPart - 1) / kPanelsOfPart;
 }
 
-void RecurrenceProducts::input_backward(std::size_t part, std::size_t rows, const float* da_x,
-                                        std::size_t step, float* d_x) const {
-  const std::size_t first = part * kPanelsOfPart;
-  multiply_and_sum({da_x, rows, gates_}, step, W_x_, first, std::min(first + kPanelsOfPart, W_x_.panels()),
-                   d_x, inputs_);
-}
-
-void RecurrenceProducts::recurrent_backward(std::size_t part, const float* da_h, std::size_t step,
-                                            float* d_h) const {
-  const std::size_t first = part * kPanelsOfPart;
-  multiply_and_sum({da_h, rows_, gates_}, step, W_h_, first, std::min(first + kPanelsOfPart, W_h_.panels()),
-                   d_h, hidden_);
+void RecurrenceProducts::backward(const PanelMatrices& W, std::size_t part, std::size_t rows, const float* da,
+                                  std::size_t step, float* d) const {
+  const std::size_t first = part * kPanelsOfPart, last = std::min(first + kPanelsOfPart, W.panels());
+  multiply_and_sum({da, rows, gates_}, step, W, first, last, d, W.n());
 }
 
 // lay(first, rows, place) copies `rows` rows of the right-hand side, from `first` on, to `place` in `chunk`.

@@ -28,9 +28,13 @@ class RecurrenceProducts {
   std::size_t recurrent_parts() const { return parts(W_h_); }
   /// d_x [rows, I] = the sum over k of da_x [rows, 4U] W_x, that of block k at da_x + k * step
   void input_backward(std::size_t part, std::size_t rows, const float* da_x, std::size_t step,
-                      float* d_x) const;
+                      float* d_x) const {
+    backward(W_x_, part, rows, da_x, step, d_x);
+  }
   /// d_h [R, H] = the sum over k of da_h [R, 4U] W_h, likewise
-  void recurrent_backward(std::size_t part, const float* da_h, std::size_t step, float* d_h) const;
+  void recurrent_backward(std::size_t part, const float* da_h, std::size_t step, float* d_h) const {
+    backward(W_h_, part, rows_, da_h, step, d_h);
+  }
 
   /// d_W_x [K, 4U, I] = da_x^T x over `rows` rows; block k's da_x [rows, 4U] at da_x + k * step.
   void weight_x_gradient(std::size_t rows, const float* da_x, std::size_t step, const float* x, float* d_W_x,
@@ -42,6 +46,8 @@ class RecurrenceProducts {
 
  private:
   static std::size_t parts(const PanelMatrices& b);
+  void backward(const PanelMatrices& W, std::size_t part, std::size_t rows, const float* da, std::size_t step,
+                float* d) const;
   template <class Lay>
   void weight_gradient(std::size_t rows, const float* da, std::size_t step, PanelMatrices& chunk,
                        const Lay& lay, float* d_W, int threads);

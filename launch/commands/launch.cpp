@@ -4,7 +4,6 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 
 #include "io/checkpoint.h"
@@ -12,6 +11,7 @@
 #include "launch/commands/train.h"
 #include "launch/flags.h"
 #include "launch/setting.h"
+#include "launch/supervisor/mpirun.h"
 #include "launch/supervisor/supervisor.h"
 
 namespace lamina {
@@ -63,8 +63,7 @@ void require_room(const CheckpointSettings& settings) {
 }  // namespace
 
 bool asks_for_supervisor(const Words& arguments) {
-  const bool is_rank = std::getenv("OMPI_COMM_WORLD_RANK") != nullptr || std::getenv("PMIX_RANK") != nullptr;
-  return !is_rank && !arguments.empty() && arguments.front() == "launch";
+  return !is_started_by_mpirun() && !arguments.empty() && arguments.front() == "launch";
 }
 
 int launch(const Words& arguments) {

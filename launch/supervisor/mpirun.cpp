@@ -24,6 +24,10 @@ void add_this_machine(std::vector<std::string>& words, int ranks) {
   if (ranks > cores()) append(words, {"--mca", "mpi_yield_when_idle", "1"});
 }
 
+bool is_started_by_mpirun() {
+  return std::getenv("OMPI_COMM_WORLD_RANK") != nullptr || std::getenv("PMIX_RANK") != nullptr;
+}
+
 std::string own_program() { return std::filesystem::read_symlink("/proc/self/exe").string(); }
 
 int cores() {

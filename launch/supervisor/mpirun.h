@@ -16,6 +16,9 @@ std::vector<std::string> start_of_mpirun(const std::string& mpirun, int ranks, c
 /// run.
 void add_this_machine(std::vector<std::string>& words, int ranks);
 
+/// Whether this process is a rank of a job already.
+bool is_started_by_mpirun();
+
 /// This program's own file.
 std::string own_program();
 

@@ -37,10 +37,14 @@ def tensors(file):
     return [(tensor["path"], tensor["digest"]) for tensor in json.loads(shown.stdout)["tensors"]]
 
 
+def with_defaults(defaults, arguments):
+    """Flags and `arguments`, which win over `defaults`."""
+    return [*flags({name: value for name, value in defaults.items() if name not in arguments}), *arguments]
+
+
 def training(data, *arguments):
     """Arguments of a tiny training; `arguments` win over TRAINING."""
-    return ["train", "--data", data, *flags({name: value for name, value in TRAINING.items() if name not in arguments}),
-            *arguments]
+    return ["train", "--data", data, *with_defaults(TRAINING, arguments)]
 
 
 def sentences(process):

@@ -4,14 +4,14 @@
 
 #include <algorithm>
 #include <chrono>
-#include <fstream>
 #include <functional>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <thread>
 #include <vector>
 
 #include "launch/agreement.h"
+#include "launch/commands/benchmark/figures_file.h"
+#include "launch/commands/benchmark/quantiles.h"
 #include "launch/commands/output.h"
 #include "runtime/reference_collectives.h"
 
@@ -23,22 +23,8 @@ using Clock = std::chrono::steady_clock;
 /// A sample shall not take longer than about this, so that all of them come in turn.
 constexpr double kSampleMicroseconds = 2000;
 
-/// What is timed, in microseconds a call.
-struct Times {
-  std::vector<double> samples;
-
-  double quantile(double share) const {
-    std::vector<double> sorted = samples;
-    std::sort(sorted.begin(), sorted.end());
-    const double place = share * static_cast<double>(sorted.size() - 1);
-    const auto below = static_cast<std::size_t>(place);
-    const std::size_t above = std::min(below + 1, sorted.size() - 1);
-    return sorted[below] + (place - static_cast<double>(below)) * (sorted[above] - sorted[below]);
-  }
-  double median() const { return quantile(0.5); }
-  double minimum() const { return quantile(0); }
-  double percentile_90() const { return quantile(0.9); }
-};
+/// Microseconds a call.
+using Times = std::vector<double>;
 
 /// One collective at one size.
 struct Exchange {
@@ -172,7 +158,7 @@ class ExchangeBenchmark {
       for (Exchange& exchange : exchanges_) measure(exchange, sample);
     for (Exchange& exchange : exchanges_)
       for (Times* times : {&exchange.our_times, &exchange.their_times, &exchange.copy_times})
-        world_.all_reduce(std::span(times->samples), Reduction::max);
+        world_.all_reduce(std::span(*times), Reduction::max);
     if (world_.rank() == 0) print(table());
     if (!settings_.json.empty()) from_root(world_, [&] { return write_json(); });
   }
@@ -197,11 +183,10 @@ class ExchangeBenchmark {
   void measure(Exchange& exchange, int sample) {
     for (int turn = sample; turn < sample + 3; ++turn) {
       world_.barrier();
-      if (turn % 3 == 0) exchange.our_times.samples.push_back(timed(exchange.ours, exchange.calls));
+      if (turn % 3 == 0) exchange.our_times.push_back(timed(exchange.ours, exchange.calls));
       if (turn % 3 == 1 && exchange.theirs)
-        exchange.their_times.samples.push_back(timed_in_library(exchange.theirs, exchange.calls));
-      if (turn % 3 == 2 && exchange.copy)
-        exchange.copy_times.samples.push_back(timed(exchange.copy, exchange.calls));
+        exchange.their_times.push_back(timed_in_library(exchange.theirs, exchange.calls));
+      if (turn % 3 == 2 && exchange.copy) exchange.copy_times.push_back(timed(exchange.copy, exchange.calls));
     }
   }
 
@@ -245,34 +230,30 @@ class ExchangeBenchmark {
     else
       text += fmt::format("{:>10}{:>10}{:>10}{:>9}", "-", "-", "-", "-");
     if (e.copy)
-      text += fmt::format("{:>10.3f}{:>10.1f}", e.copy_times.median(), ratio(e, e.copy_times));
+      text += fmt::format("{:>10.3f}{:>10.1f}", median(e.copy_times), ratio(e, e.copy_times));
     else
       text += fmt::format("{:>10}{:>10}", "-", "-");
     return text + (e.theirs ? "  " + e.reference : "") + "\n";
   }
   static std::string columns(const Times& times) {
-    return fmt::format("{:>10.3f}{:>10.3f}{:>10.3f}", times.median(), times.minimum(), times.percentile_90());
+    return fmt::format("{:>10.3f}{:>10.3f}{:>10.3f}", median(times), least(times), quantile(times, 0.9));
   }
-  static double ratio(const Exchange& e, const Times& base) { return e.our_times.median() / base.median(); }
+  static double ratio(const Exchange& e, const Times& base) { return median(e.our_times) / median(base); }
 
   std::string write_json() const {
-    nlohmann::ordered_json json{
-        {"ranks", world_.size()},          {"cores", std::thread::hardware_concurrency()},
-        {"transport", world_.transport()}, {"reference", nullptr},
-        {"samples", settings_.samples},    {"exchanges", nlohmann::ordered_json::array()}};
+    Json json{{"ranks", world_.size()},          {"cores", std::thread::hardware_concurrency()},
+              {"transport", world_.transport()}, {"reference", nullptr},
+              {"samples", settings_.samples},    {"exchanges", Json::array()}};
     if (reference_ != nullptr) json["reference"] = reference_->library();
     for (const Exchange& exchange : exchanges_) json["exchanges"].push_back(json_of(exchange));
-    std::ofstream file(settings_.json);
-    file << json.dump(2) << '\n';
-    file.close();
-    require(!file.fail(), fmt::format("{} cannot be written: give --json a path that can", settings_.json));
+    write_figures(settings_.json, json);
     return "";
   }
 
-  static nlohmann::ordered_json json_of(const Exchange& e) {
-    nlohmann::ordered_json json{{"name", e.name},       {"bytes", e.bytes},
-                                {"calls", e.calls},     {"microseconds", json_of(e.our_times)},
-                                {"reference", nullptr}, {"copy", nullptr}};
+  static Json json_of(const Exchange& e) {
+    Json json{{"name", e.name},       {"bytes", e.bytes},
+              {"calls", e.calls},     {"microseconds", json_of(e.our_times)},
+              {"reference", nullptr}, {"copy", nullptr}};
     if (e.theirs)
       json["reference"] = {{"call", e.reference},
                            {"microseconds", json_of(e.their_times)},
@@ -283,9 +264,8 @@ class ExchangeBenchmark {
                       {"ratio", ratio(e, e.copy_times)}};
     return json;
   }
-  static nlohmann::ordered_json json_of(const Times& times) {
-    return {
-        {"median", times.median()}, {"minimum", times.minimum()}, {"percentile_90", times.percentile_90()}};
+  static Json json_of(const Times& times) {
+    return {{"median", median(times)}, {"minimum", least(times)}, {"percentile_90", quantile(times, 0.9)}};
   }
 
   const ExchangeBenchmarkSettings settings_;

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <chrono>
 #include <csignal>
-#include <cstdlib>
 #include <fstream>
 #include <optional>
 
@@ -217,8 +216,8 @@ void ScalingBenchmarkSettings::validate() const {
 }
 
 bool asks_for_scaling(const Words& arguments) {
-  const bool is_rank = std::getenv("OMPI_COMM_WORLD_RANK") != nullptr || std::getenv("PMIX_RANK") != nullptr;
-  return !is_rank && arguments.size() >= 2 && arguments[0] == "benchmark" && arguments[1] == "scaling";
+  return !is_started_by_mpirun() && arguments.size() >= 2 && arguments[0] == "benchmark" &&
+         arguments[1] == "scaling";
 }
 
 int benchmark_scaling(const Words& arguments) {

@@ -8,7 +8,7 @@ import tempfile
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
-from program import lamina, sentences
+from program import lamina, sentences, with_defaults
 
 PASSES = ("forward", "backward", "both")
 
@@ -21,8 +21,7 @@ class BenchmarkLayer(unittest.TestCase):
 
     def measure(self, *arguments, ranks=1):
         tiny = {"--hidden": "16,32", "--batch": "2,4", "--steps": 3, "--repetitions": 2, "--threads": 1}
-        flags = [part for name, value in tiny.items() if name not in arguments for part in (name, value)]
-        return lamina("benchmark", "layer", *flags, *arguments, ranks=ranks)
+        return lamina("benchmark", "layer", *with_defaults(tiny, arguments), ranks=ranks)
 
     def test_figures(self):
         for ranks, arguments in ((1, ()), (1, ("--normalization", "none", "--inputs", 24, "--threads", 2)),

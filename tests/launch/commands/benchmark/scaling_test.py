@@ -10,7 +10,7 @@ import tempfile
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
-from program import command, lamina, sentences
+from program import command, lamina, sentences, with_defaults
 
 PLOT = pathlib.Path(__file__).parents[4] / "launch" / "plot_scaling.sh"
 
@@ -29,8 +29,7 @@ class BenchmarkScaling(unittest.TestCase):
     def measure(self, *arguments, ranks=1):
         tiny = {"--hidden": 16, "--embedding": 8, "--batch": 4, "--time-steps": 4, "--steps": 2, "--untimed-steps": 0,
                 "--threads": 1, "--repetitions": 1}
-        flags = [part for name, value in tiny.items() if name not in arguments for part in (name, value)]
-        return lamina("benchmark", "scaling", *flags, *arguments, ranks=ranks)
+        return lamina("benchmark", "scaling", *with_defaults(tiny, arguments), ranks=ranks)
 
     def test_figures(self):
         file = self.folder / "figures.json"

@@ -7,7 +7,7 @@ import tempfile
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
-from program import lamina, sentences, some_text
+from program import lamina, sentences, some_text, with_defaults
 
 KINDS = ["gemm", "pointwise", "exchange", "waiting", "input", "optimizer", "other"]
 
@@ -21,8 +21,7 @@ class BenchmarkTrain(unittest.TestCase):
     def measure(self, *arguments, ranks=1):
         tiny = {"--hidden": 16, "--embedding": 8, "--batch": 4, "--time-steps": 5, "--steps": 3, "--untimed-steps": 1,
                 "--threads": 1}
-        flags = [part for name, value in tiny.items() if name not in arguments for part in (name, value)]
-        return lamina("benchmark", "train", *flags, *arguments, ranks=ranks)
+        return lamina("benchmark", "train", *with_defaults(tiny, arguments), ranks=ranks)
 
     def test_figures(self):
         for ranks, arguments in ((1, ("--threads", 2, "--layers", 2)), (2, ("--model-parallel", 2, "--exchange", "replicated")),
