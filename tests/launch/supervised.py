@@ -8,6 +8,7 @@ import time
 from program import PROGRAM, ProgramTest, training
 
 JOB = b"LAMINA_JOB="
+PATIENCE = 240  # seconds, with a run that nothing hinders; a busy machine takes ten times as long as an idle one
 
 
 def until(condition, seconds=30):
@@ -71,13 +72,16 @@ class Launched:
 
         return until(found)
 
-    def wait_for(self, words, file=None, seconds=60):
+    def wait_for(self, words, file=None, seconds=PATIENCE):
         assert until(lambda: words in (file or self.out).read_text(), seconds), \
             f"never said '{words}':\n{self.out.read_text()}\n{self.error.read_text()}"
 
-    def end(self, seconds=60):
+    def end(self, seconds=PATIENCE):
         """The exit code."""
-        return self.process.wait(timeout=seconds)
+        try:
+            return self.process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"did not end in {seconds} s:\n{self.out.read_text()}\n{self.said()}") from None
 
     def said(self):
         return self.error.read_text()
@@ -119,7 +123,7 @@ class SupervisedTest(ProgramTest):
         file = self.checkpoints_of_run / "incidents.jsonl"
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
-    def assert_ends(self, launched, code, seconds=60):
+    def assert_ends(self, launched, code, seconds=PATIENCE):
         self.assertEqual(launched.end(seconds), code, launched.said())
 
     def assert_nothing_left(self, job):
