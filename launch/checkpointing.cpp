@@ -21,18 +21,27 @@ namespace {
 
 std::size_t count(std::int64_t value) { return static_cast<std::size_t>(value); }
 
-/// Ranks of the world on this rank's host, by host name.
-int ranks_on_host(Communicator& world) {
+/// This rank's number among the ranks of its host, and theirs.
+struct PlaceOnHost {
+  int rank = 0, ranks = 0;
+};
+
+/// By host name. Collective.
+PlaceOnHost place_on_host(Communicator& world) {
   using Name = std::array<char, 256>;
   Name mine{};
   gethostname(mine.data(), mine.size() - 1);
   std::vector<char> all(mine.size() * count(world.size()));
   world.all_gather(std::span<const char>(mine), std::span(all));
-  int same = 0;
-  for (std::size_t at = 0; at < all.size(); at += mine.size()) {
-    same += std::equal(mine.begin(), mine.end(), all.begin() + static_cast<std::ptrdiff_t>(at));
+  PlaceOnHost place;
+  for (int rank = 0; rank < world.size(); ++rank) {
+    const std::span<const char> name =
+        std::span<const char>(all).subspan(mine.size() * count(rank), mine.size());
+    if (!std::equal(mine.begin(), mine.end(), name.begin())) continue;
+    if (rank < world.rank()) ++place.rank;
+    ++place.ranks;
   }
-  return same;
+  return place;
 }
 
 std::filesystem::path newest_of(const std::filesystem::path& file_or_folder) {
@@ -79,7 +88,7 @@ void load_run(const std::filesystem::path& file, RunTensors tensors, Backend& ba
 }
 
 int threads_per_rank(int wanted, Communicator& world) {
-  const int ranks = ranks_on_host(world);
+  const int ranks = place_on_host(world).ranks;
   if (wanted > 0) return wanted;
   cpu_set_t allowed;
   const bool known = sched_getaffinity(0, sizeof allowed, &allowed) == 0;
@@ -87,8 +96,9 @@ int threads_per_rank(int wanted, Communicator& world) {
   return std::max(1, std::min(known ? CPU_COUNT(&allowed) : cores, cores / ranks));
 }
 
-std::unique_ptr<Backend> make_backend(const std::string& device, int threads) {
-  return device == "cuda" ? make_cuda_backend() : make_cpu_backend(threads);
+std::unique_ptr<Backend> make_backend(const std::string& device, int threads, Communicator& world) {
+  const int local_rank = place_on_host(world).rank;
+  return device == "cuda" ? make_cuda_backend(local_rank) : make_cpu_backend(threads);
 }
 
 TrainedModel load_trained_model(const std::filesystem::path& file_or_folder, const LoadSettings& settings,
@@ -99,12 +109,14 @@ TrainedModel load_trained_model(const std::filesystem::path& file_or_folder, con
   on_every_rank(world, [&] {
     record = read_record(file);
     trained = stored_model(file, record);
+    trained.time_loop = "steps";                              // which takes any number of lanes and steps
+    if (settings.device == "cpu") trained.precision = "f32";  // CPUs have no other, and it is no less exact
   });
   Vocabulary vocabulary(record.vocabulary);
 
   const GridSettings layout{.model_parallel = settings.model_parallel, .unit_blocks = record.unit_blocks};
   auto grid = std::make_unique<ProcessGrid>(world, layout, settings.batch);
-  auto backend = make_backend(settings.device, threads_per_rank(settings.threads, world));
+  auto backend = make_backend(settings.device, threads_per_rank(settings.threads, world), world);
   auto model = std::make_unique<LanguageModel>(trained, vocabulary.size(), settings.time_steps,
                                                grid->tiling(), *backend, grid->model(), record.seed);
   load_run(file, {*model}, *backend, *grid);

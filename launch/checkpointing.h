@@ -59,8 +59,9 @@ void load_run(const std::filesystem::path& file, RunTensors tensors, Backend& ba
 /// Collective.
 int threads_per_rank(int wanted, Communicator& world);
 
-/// A device by its setting ("cpu", "cuda"). Throws UserError where it is not built in.
-std::unique_ptr<Backend> make_backend(const std::string& device, int threads);
+/// A device by its setting ("cpu", "cuda"); the ranks of a host take its GPUs in turn. Throws UserError where
+/// it is not built in. Collective.
+std::unique_ptr<Backend> make_backend(const std::string& device, int threads, Communicator& world);
 
 /// A trained model, read for evaluation or generation.
 struct TrainedModel {

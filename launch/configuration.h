@@ -31,7 +31,6 @@ struct RunSettings {
   std::int64_t steps = 1000;
   std::int64_t seed = 1;
   std::string device = "cpu";
-  std::string precision = "f32";
   int threads = 0;
   std::int64_t log_every = 10;
   std::int64_t validate_every = 0;
@@ -49,7 +48,6 @@ struct RunSettings {
     v("steps", steps, "updates of the whole run, resumed parts included");
     v("seed", seed, "seed of all random numbers");
     v.choice("device", device, {"cpu", "cuda"}, "where to compute");
-    v.choice("precision", precision, {"f32"}, "number format of the matrix products");
     v("threads", threads, "threads of each rank (0: the node's cores shared among its ranks)");
     v("log-every", log_every, "steps between status lines; the first and the last step always have one");
     v("validate-every", validate_every,

@@ -66,7 +66,7 @@ Training::Training(const Configuration& configuration, std::optional<CheckpointF
       progress_(progress),
       grid_(world, layout_of(configuration.grid, point_), configuration.run.batch),
       threads_(threads_per_rank(configuration.run.threads, world)),
-      backend_(make_backend(configuration.run.device, threads_)),
+      backend_(make_backend(configuration.run.device, threads_, world)),
       corpus_(corpus ? std::move(*corpus) : read_corpus(configuration.data, world)),
       lanes_(corpus_.training, configuration.run.batch, configuration.run.time_steps),
       model_(configuration.model, corpus_.vocabulary.size(), configuration.run.time_steps,

@@ -29,6 +29,7 @@ class Training {
   std::int64_t step() const { return step_; }
   ProcessGrid& grid() { return grid_; }
   int threads() const { return threads_; }
+  Backend& backend() { return *backend_; }
   int vocabulary() const { return corpus_.vocabulary.size(); }
   /// Someone asked this job to save and end; all ranks say the same.
   bool stops() const { return agreement_.stop(); }

@@ -14,6 +14,8 @@ struct ModelSettings {
   double dropout = 0;
   std::string dropout_kind = "variational";
   std::string exchange = "sharded";
+  std::string precision = "f32";
+  std::string time_loop = "steps";
 
   template <class Visitor>
   void visit(Visitor& v) {
@@ -27,6 +29,10 @@ struct ModelSettings {
              "one mask per lane for all time steps, or one per element");
     v.choice("exchange", exchange, {"sharded", "replicated"},
              "schedule of the per-step exchanges between model ranks");
+    v.choice("precision", precision, {"f32", "bf16"},
+             "operands of the recurrent layers' products; the rest is f32 (bf16: --device cuda)");
+    v.choice("time-loop", time_loop, {"steps", "persistent"},
+             "on a GPU: work for each time step, or one kernel for all (one model rank, bf16)");
   }
 };
 

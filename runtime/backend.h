@@ -16,6 +16,7 @@
 
 #include "runtime/buffer.h"
 #include "runtime/communicator.h"
+#include "runtime/product_series.h"
 #include "runtime/random.h"
 #include "runtime/tiling.h"
 
@@ -30,6 +31,14 @@ enum class Normalization { none, layer };
 /// replicated: pre-activations gathered once per step, pointwise work done by every rank at full width.
 enum class Exchange { sharded, replicated };
 
+/// Of the operands of a recurrent layer's matrix products. Their sums, the statistics of LN, the cell states
+/// and the parameters that are trained are f32 in either case.
+enum class Precision { f32, bf16 };
+
+/// How a device with many cores runs the steps of a sequence: as work for each step, or all of them in one
+/// piece that keeps the weights on chip and exchanges by itself. They differ in rounding.
+enum class TimeLoop { steps, persistent };
+
 struct RecurrenceShape {
   int inputs = 0;  ///< I
   int hidden = 0;  ///< H, a multiple of tiling.blocks.count
@@ -38,6 +47,8 @@ struct RecurrenceShape {
   Normalization normalization = Normalization::layer;
   Exchange exchange = Exchange::sharded;
   float epsilon = 1e-5f;  ///< inside the root of LN
+  Precision precision = Precision::f32;
+  TimeLoop time_loop = TimeLoop::steps;
 };
 
 /// An LSTM layer's parameters, this rank's blocks; gate order f, i, o, g.
@@ -161,6 +172,8 @@ class Backend {
   virtual Buffer<float> allocate(std::size_t size) = 0;  ///< zeroed
   virtual void to_device(std::span<const float> host, std::span<float> device) = 0;
   virtual void to_host(std::span<const float> device, std::span<float> host) = 0;
+  /// Returns when all work that was handed to the device is done.
+  virtual void synchronize() = 0;
 
   virtual std::unique_ptr<Recurrence> make_recurrence(const RecurrenceShape& shape,
                                                       Communicator& model_axis) = 0;
@@ -177,6 +190,9 @@ class Backend {
   virtual void fill(std::span<float> x, float value) = 0;
   virtual void copy(std::span<const float> from, std::span<float> to) = 0;
   virtual void add(std::span<const float> x, std::span<float> y) = 0;  ///< y += x
+  /// Every rank of `axis` gets the sum over its ranks of their `values`, in the order of runtime/tree.h.
+  /// Collective over `axis`, which outlives this backend.
+  virtual void all_reduce(Communicator& axis, std::span<float> values) = 0;
   /// Sum of squares in double precision, over fixed pieces: the bits do not depend on threads.
   virtual double sum_of_squares(std::span<const float> x) = 0;
   /// Whether no element is infinite or NaN.
@@ -186,6 +202,9 @@ class Backend {
                    std::span<const float> gradient, std::span<float> velocity, std::span<float> value) = 0;
   virtual void adam(const AdamStep& step, std::span<const float> gradient, std::span<float> first_moment,
                     std::span<float> second_moment, std::span<float> value) = 0;
+
+  /// For benchmarks. The backend must outlive it.
+  virtual std::unique_ptr<ProductSeries> make_product_series(std::vector<Product> products) = 0;
 };
 
 }  // namespace lamina

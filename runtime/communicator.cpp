@@ -22,6 +22,7 @@ std::size_t size_of(ElementType type) {
 std::unique_ptr<Communicator> Communicator::split(int color, int key, const std::string& name) {
   check(color >= 0, "split: a color is 0 or more");
   auto group = do_split(color, key);
+  group->name_ = name;
   group->do_rename(name);
   return group;
 }

@@ -64,6 +64,8 @@ class Communicator {
   virtual int size() const = 0;
   /// "self", "threads", "mpi", "mpi+shared-memory": for people.
   virtual std::string transport() const = 0;
+  /// "model axis", "world": for people.
+  const std::string& name() const { return name_; }
 
   /// Ranks of equal `color` (0 or more) form a new group, ordered by (key, rank). Collective. A group shares
   /// the fate of the one it came from: who abandons one abandons both. Groups end on all their ranks alike.
@@ -159,6 +161,10 @@ class Communicator {
   /// Not collective, never throws.
   virtual void abandon(const std::string& reason) noexcept = 0;
 
+  /// PeerError where a rank has abandoned the job: to be asked now and then by who waits for peers in another
+  /// way than through this class. Not collective.
+  virtual void require_peers() {}
+
   /// Runs `work`, in which a library makes the ranks of this group wait for each other by itself. Where that
   /// takes longer than the deadline nobody can throw: the process says who is late and ends, over MPI.
   /// Collective.
@@ -229,6 +235,7 @@ class Communicator {
   }
   std::size_t offset(std::size_t part) const { return part * static_cast<std::size_t>(rank()); }
 
+  std::string name_ = "world";
   TickClock clock_;
   std::uint64_t ticks_ = 0;
   std::int64_t calls_ = 0;

@@ -27,7 +27,7 @@ void GradientSync::finish(Communicator& data_axis) {
   const Span span(SpanKind::other, "gradient sync");
   check(added_ == passes_, "gradients of some passes are missing");
   added_ = 0;
-  data_axis.all_reduce(table_.gradients());
+  backend_.all_reduce(data_axis, table_.gradients());
 }
 
 }  // namespace lamina

@@ -3,11 +3,13 @@
 #include <cstddef>
 #include <cstdlib>
 #include <limits>
+#include <utility>
 
 #include "kernels/backends.h"
 #include "kernels/cpu/dropout.h"
 #include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/embedding_lookup.h"
+#include "kernels/cpu/product_series.h"
 #include "kernels/cpu/recurrence.h"
 #include "kernels/cpu/softmax_output.h"
 #include "runtime/error.h"
@@ -47,6 +49,10 @@ Buffer<float> CpuBackend::allocate(std::size_t size) {
 
 std::unique_ptr<Recurrence> CpuBackend::make_recurrence(const RecurrenceShape& shape,
                                                         Communicator& model_axis) {
+  if (shape.precision == Precision::bf16)
+    throw UserError("--precision bf16 is only for --device cuda: on CPUs use --precision f32");
+  if (shape.time_loop == TimeLoop::persistent)
+    throw UserError("--time-loop persistent is only for --device cuda: on CPUs use --time-loop steps");
   return make_cpu_recurrence(shape, model_axis, threads_);
 }
 
@@ -93,6 +99,10 @@ void CpuBackend::sgd(float learning_rate, float momentum, float weight_decay, fl
 void CpuBackend::adam(const AdamStep& step, std::span<const float> gradient, std::span<float> first_moment,
                       std::span<float> second_moment, std::span<float> value) {
   elementwise::adam(threads_, step, gradient, first_moment, second_moment, value);
+}
+
+std::unique_ptr<ProductSeries> CpuBackend::make_product_series(std::vector<Product> products) {
+  return make_cpu_product_series(std::move(products), threads_);
 }
 
 std::unique_ptr<Backend> make_cpu_backend(int threads) { return std::make_unique<CpuBackend>(threads); }

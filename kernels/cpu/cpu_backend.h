@@ -15,6 +15,7 @@ class CpuBackend final : public Backend {
   Buffer<float> allocate(std::size_t size) override;
   void to_device(std::span<const float> host, std::span<float> device) override { copy(host, device); }
   void to_host(std::span<const float> device, std::span<float> host) override { copy(device, host); }
+  void synchronize() override {}
 
   std::unique_ptr<Recurrence> make_recurrence(const RecurrenceShape& shape,
                                               Communicator& model_axis) override;
@@ -29,12 +30,15 @@ class CpuBackend final : public Backend {
   void fill(std::span<float> x, float value) override;
   void copy(std::span<const float> from, std::span<float> to) override;
   void add(std::span<const float> x, std::span<float> y) override;
+  void all_reduce(Communicator& axis, std::span<float> values) override { axis.all_reduce(values); }
   double sum_of_squares(std::span<const float> x) override;
   bool all_finite(std::span<const float> x) override;
   void sgd(float learning_rate, float momentum, float weight_decay, float gradient_scale,
            std::span<const float> gradient, std::span<float> velocity, std::span<float> value) override;
   void adam(const AdamStep& step, std::span<const float> gradient, std::span<float> first_moment,
             std::span<float> second_moment, std::span<float> value) override;
+
+  std::unique_ptr<ProductSeries> make_product_series(std::vector<Product> products) override;
 
  private:
   int threads_;

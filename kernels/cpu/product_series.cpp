@@ -1,4 +1,4 @@
-#include "kernels/product_series.h"
+#include "kernels/cpu/product_series.h"
 
 #include <algorithm>
 #include <chrono>
@@ -105,37 +105,33 @@ CutProduct fastest(const Product& product, int threads) {
   return std::move(candidates[static_cast<std::size_t>(std::ranges::min_element(best) - best.begin())]);
 }
 
-}  // namespace
+class CpuProductSeries final : public ProductSeries {
+ public:
+  CpuProductSeries(std::vector<Product> products, int threads)
+      : products_(std::move(products)), threads_(threads) {
+    for (const Product& product : products_) {
+      check(product.m >= 1 && product.n >= 1 && product.k >= 1, "a product of nothing");
+      if (product.count > 0) cut_.push_back(fastest(product, threads));
+    }
+  }
 
-struct ProductSeries::Operands {
-  std::vector<Product> products;
-  int threads;
-  std::vector<CutProduct> cut;
+  const std::vector<Product>& products() const override { return products_; }
+
+  void run() override {
+    for (CutProduct& product : cut_)
+      for (std::int64_t i = 0; i < product.count(); ++i) product.run(threads_);
+  }
+
+ private:
+  std::vector<Product> products_;
+  int threads_;
+  std::vector<CutProduct> cut_;
 };
 
-double flops_of(const std::vector<Product>& products) {
-  double flops = 0;
-  for (const Product& product : products) flops += product.flops();
-  return flops;
-}
+}  // namespace
 
-ProductSeries::ProductSeries(std::vector<Product> products, int threads)
-    : operands_(new Operands{std::move(products), threads, {}}) {
-  for (const Product& product : operands_->products) {
-    check(product.m >= 1 && product.n >= 1 && product.k >= 1, "a product of nothing");
-    if (product.count > 0) operands_->cut.push_back(fastest(product, threads));
-  }
-}
-
-ProductSeries::~ProductSeries() = default;
-ProductSeries::ProductSeries(ProductSeries&&) noexcept = default;
-ProductSeries& ProductSeries::operator=(ProductSeries&&) noexcept = default;
-
-const std::vector<Product>& ProductSeries::products() const { return operands_->products; }
-
-void ProductSeries::run() {
-  for (CutProduct& product : operands_->cut)
-    for (std::int64_t i = 0; i < product.count(); ++i) product.run(operands_->threads);
+std::unique_ptr<ProductSeries> make_cpu_product_series(std::vector<Product> products, int threads) {
+  return std::make_unique<CpuProductSeries>(std::move(products), threads);
 }
 
 }  // namespace lamina

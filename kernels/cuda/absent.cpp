@@ -4,8 +4,11 @@
 
 namespace lamina {
 
-std::unique_ptr<Backend> make_cuda_backend() {
+std::unique_ptr<Backend> make_cuda_backend(int) {
   throw UserError("--device cuda is not available: this build has no CUDA backend, use --device cpu");
 }
+
+std::string cuda_description() { return "not built in"; }
+std::string nccl_description() { return "not built in"; }
 
 }  // namespace lamina

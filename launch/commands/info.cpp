@@ -17,9 +17,9 @@ namespace lamina {
 namespace {
 
 std::vector<std::pair<std::string, std::string>> facts() {
-  return {{"version", version()},   {"build", LAMINA_BUILD_TYPE}, {"compiler", "GCC " __VERSION__},
-          {"mpi", mpi_library()},   {"hdf5", hdf5_library()},     {"cpu", cpu_description()},
-          {"cuda", "not built in"}, {"nccl", "not built in"}};
+  return {{"version", version()},       {"build", LAMINA_BUILD_TYPE}, {"compiler", "GCC " __VERSION__},
+          {"mpi", mpi_library()},       {"hdf5", hdf5_library()},     {"cpu", cpu_description()},
+          {"cuda", cuda_description()}, {"nccl", nccl_description()}};
 }
 
 }  // namespace

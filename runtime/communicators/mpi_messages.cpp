@@ -39,6 +39,7 @@ class MessageCommunicator final : public Communicator {
   void abandon(const std::string& reason) noexcept override {
     group_.job->alarm().raise_failure(group_.names[static_cast<std::size_t>(rank())], reason.c_str());
   }
+  void require_peers() override { group_.job->alarm().throw_if_raised(); }
 
   void set_deadline(std::chrono::milliseconds limit) override { watched_.watch().set_deadline(limit); }
   std::chrono::milliseconds deadline() const override { return watched_.watch().deadline(); }

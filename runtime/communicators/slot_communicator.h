@@ -12,6 +12,7 @@ class SlotCommunicator : public Communicator {
   void abandon(const std::string& reason) noexcept final {
     slots_.alarm().raise_failure(slots_.name(), reason.c_str());
   }
+  void require_peers() final { slots_.alarm().throw_if_raised(); }
 
   void set_deadline(std::chrono::milliseconds limit) final { slots_.group().watch().set_deadline(limit); }
   std::chrono::milliseconds deadline() const final { return slots_.group().watch().deadline(); }

@@ -9,7 +9,8 @@ import unittest
 from repository import FOLDERS, ROOT, Example
 
 PROGRAM = os.environ.get("LAMINA_PROGRAM", str(ROOT / "build" / "dev" / "lamina"))
-SCRIPTS = ("launch/quickstart.sh", "launch/test.sh", "launch/compare_peers.py")
+SCRIPTS = ("launch/quickstart.sh", "launch/test.sh", "launch/compare_peers.py", "launch/compare_gpu_peers.py",
+           "launch/compare_losses.py", "launch/gpu_check.sh", "launch/gpu_packages.sh")
 HISTORY = {"DECISIONS.md", "CHANGELOG.md"}  # may name what is no more
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 

@@ -30,6 +30,8 @@ def commands_by_folder(compiled):
     """Compiler and flags of one source of each folder, without its input and output."""
     commands = {}
     for source, words in compiled:
+        if any(word.endswith("nvcc") for word in words[:2]):
+            continue  # headers compile as C++
         kept, skip = [], False
         for word in words:
             if skip or word in ("-c", str(source)):

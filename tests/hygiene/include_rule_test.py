@@ -19,7 +19,7 @@ LIBRARIES = [
     ("OpenMP", r"omp\.h", ("kernels/cpu/",), "wrapped"),
     ("CUDA", r"(cuda\w*|cub|cooperative_groups|cublas\w*|nvtx\w*|nvToolsExt)(/.*|\.h|\.cuh)",
      ("kernels/cuda/", "runtime/communicators/"), "wrapped"),
-    ("NCCL", r"nccl\w*\.h", ("runtime/communicators/",), "wrapped"),
+    ("NCCL", r"nccl\w*\.h", ("kernels/cuda/",), "wrapped"),
     ("CLI11", r"CLI/.*", ("launch/",), "open"),
     ("nlohmann-json", r"nlohmann/.*", ("io/", "launch/"), "open"),
     ("GoogleTest", r"(gtest|gmock)/.*", (), "open"),
@@ -99,7 +99,7 @@ class IncludeRule(unittest.TestCase):
         self.refuses("kernels/b.cpp", '#include "oneapi/dnnl/dnnl.hpp"', "oneDNN belongs in")
         self.refuses("model/b.cpp", '#include "hwy/highway.h"', "Highway belongs in")
         self.refuses("runtime/b.cpp", "#include <cuda_runtime.h>", "CUDA belongs in")
-        self.refuses("kernels/cuda/b.cu", "#include <nccl.h>", "NCCL belongs in")
+        self.refuses("runtime/b.cpp", "#include <nccl.h>", "NCCL belongs in")
         self.refuses("io/b.cpp", "#include <CLI/CLI.hpp>", "CLI11 belongs in")
         self.refuses("io/b.cpp", "#include <gtest/gtest.h>", "GoogleTest belongs in tests/")
 

@@ -51,6 +51,17 @@ TEST_P(CpuBackendTest, SaysWhenMemoryIsShort) {
   }
 }
 
+TEST_P(CpuBackendTest, SumsOverRanks) {
+  run_on_threads(3, [](Communicator& world) {
+    const auto own = make_cpu_backend(GetParam());
+    Floats values{1, static_cast<float>(world.rank())};
+
+    own->all_reduce(world, values);
+
+    EXPECT_EQ(values, (Floats{3, 3}));
+  });
+}
+
 TEST_P(CpuBackendTest, MovesValuesToAndFromTheDevice) {
   Buffer<float> device = backend->allocate(3);
   Floats back(3);

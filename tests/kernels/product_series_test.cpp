@@ -1,4 +1,4 @@
-#include "kernels/product_series.h"
+#include "kernels/cpu/product_series.h"
 
 #include <gtest/gtest.h>
 
@@ -15,18 +15,18 @@ TEST(ProductSeries, CountsItsOperations) {
 
 TEST(ProductSeries, RunsOnAnyNumberOfThreads) {
   for (const int threads : {1, 2, 3}) {
-    ProductSeries series({{.m = 4, .n = 8, .k = 16, .count = 3},
-                          {.m = 1, .n = 2, .k = 1},
-                          {.m = 5, .n = 7, .k = 3, .count = 0}},
-                         threads);
-    series.run();
-    series.run();
-    EXPECT_EQ(series.products().size(), 3u);
+    const auto series = make_cpu_product_series({{.m = 4, .n = 8, .k = 16, .count = 3},
+                                                 {.m = 1, .n = 2, .k = 1},
+                                                 {.m = 5, .n = 7, .k = 3, .count = 0}},
+                                                threads);
+    series->run();
+    series->run();
+    EXPECT_EQ(series->products().size(), 3u);
   }
 }
 
 TEST(ProductSeries, RefusesProductsOfNothing) {
-  EXPECT_THROW(ProductSeries({{.m = 0, .n = 1, .k = 1}}, 1), InternalError);
+  EXPECT_THROW(make_cpu_product_series({{.m = 0, .n = 1, .k = 1}}, 1), InternalError);
 }
 
 }  // namespace

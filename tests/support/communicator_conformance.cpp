@@ -437,6 +437,27 @@ void check_failure_in_a_group_reaches_the_world(Communicator& world) {
   EXPECT_EQ("rank 1 failed: out of memory", error);
 }
 
+void check_failure_is_seen_without_a_collective(Communicator& world) {
+  if (world.size() == 1) return;
+  const auto group = world.split(0, world.rank());
+  group->require_peers();
+  group->barrier();
+
+  if (world.rank() == 0) world.abandon("out of memory");
+  const std::string error = peer_error_of([&] {
+    for (;; std::this_thread::yield()) group->require_peers();
+  });
+
+  EXPECT_EQ("rank 0 failed: out of memory", error);
+}
+
+void check_groups_have_names(Communicator& world) {
+  const auto group = world.split(0, world.rank(), "model axis");
+
+  EXPECT_EQ("world", world.name());
+  EXPECT_EQ("model axis", group->name());
+}
+
 void check_who_leaves_early_is_named(Communicator& world) {
   if (world.size() == 1) return;
   auto group = world.split(0, world.rank());
@@ -529,6 +550,8 @@ const std::vector<CommunicatorCheck>& communicator_checks() {
       {"time_is_counted_by_communicator", check_time_is_counted_by_communicator},
       {"rows_and_columns", check_rows_and_columns},
       {"split_orders_by_key", check_split_orders_by_key},
+      {"groups_have_names", check_groups_have_names},
+      {"failure_is_seen_without_a_collective", check_failure_is_seen_without_a_collective},
       {"other_operation", check_other_operation},
       {"other_count", check_other_count},
       {"other_type", check_other_type},

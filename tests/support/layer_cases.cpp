@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <limits>
 #include <mutex>
 
 #include "kernels/backends.h"
@@ -13,6 +12,7 @@
 #include "runtime/tree.h"
 #include "tests/reference/language_model.h"
 #include "tests/reference/layout.h"
+#include "tests/support/device_tensor.h"
 #include "tests/support/random_values.h"
 
 namespace lamina::test {
@@ -20,30 +20,8 @@ namespace {
 
 using reference::SequenceLayout;
 
-constexpr float kUnwritten = std::numeric_limits<float>::quiet_NaN();
-
 std::size_t size(int n) { return static_cast<std::size_t>(n); }
 std::size_t size(int a, int b, int c = 1) { return size(a) * size(b) * size(c); }
-
-/// Host values on a device and back.
-class DeviceTensor {
- public:
-  DeviceTensor(Backend& backend, std::size_t count) : backend_(&backend), memory_(backend.allocate(count)) {
-    backend.fill(memory_.view(), kUnwritten);
-  }
-  void set(const std::vector<float>& host) { backend_->to_device(host, first(host.size())); }
-  std::span<float> first(std::size_t count) { return memory_.view(0, count); }
-  std::span<float> view() { return memory_.view(); }
-  std::vector<float> host(std::size_t count) {
-    std::vector<float> values(count);
-    backend_->to_host(first(count), values);
-    return values;
-  }
-
- private:
-  Backend* backend_;
-  Buffer<float> memory_;
-};
 
 /// The lanes of this pass of an integer tensor [T, B], in the layout [D, T, R].
 std::vector<std::int32_t> local_integers(const std::vector<std::int32_t>& global,
@@ -488,7 +466,8 @@ std::vector<float> sum(const std::vector<float>& left, const std::vector<float>&
 Tensors run_rank(const LayerCase& layer, const Tensors& in, const RunChoices& choices,
                  Communicator& model_axis, const Tensors& empty) {
   const LayerSizes& sizes = layer.sizes();
-  const auto backend = make_cpu_backend(choices.threads);
+  const auto backend =
+      choices.make_backend ? choices.make_backend(model_axis.rank()) : make_cpu_backend(choices.threads);
   std::map<std::string, TreeMerger<std::vector<float>, decltype(&sum)>> sums;
   Tensors out = empty;
 

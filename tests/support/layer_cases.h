@@ -3,6 +3,7 @@
 // ("d_x", "d_W_h", …) of the loss <d_output, output>, by the program's layers or by the reference.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -71,10 +72,13 @@ struct RunChoices {
   int threads = 1;
   int passes = 1;     ///< shares of the lane groups, one after another; gradients are added in the tree
   bool used = false;  ///< run the layer on other values first, over fewer time steps
+  /// Of a rank. Empty: the CPU backend, on `threads`.
+  std::function<std::unique_ptr<Backend>(int rank)> make_backend = {};
+  std::vector<LayerSizes> sizes = {};  ///< for checks of conformance; empty: their own
 };
 
-/// Runs a case with the CPU backend on thread ranks; assembles the global tensors. Adds a test failure where
-/// ranks that hold copies disagree or where an element was never written.
+/// Runs a case on thread ranks, each with a backend of its own; assembles the global tensors. Adds a test
+/// failure where ranks that hold copies disagree or where an element was never written.
 Tensors run(const LayerCase& layer, const Tensors& in, const RunChoices& choices = {});
 
 /// What ranks hold of global tensors, put together: NaN where a rank holds nothing. Adds a test failure where

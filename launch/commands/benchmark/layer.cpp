@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <list>
 #include <memory>
 #include <vector>
 
@@ -42,13 +43,13 @@ class LayerBenchmark {
       : settings_(settings),
         world_(world),
         threads_(threads_per_rank(settings.threads, world)),
-        backend_(make_backend("cpu", threads_)),
+        backend_(make_backend(settings.device, threads_, world)),
         grid_{.model_parallel = settings.model_parallel == 0 ? world.size() : settings.model_parallel,
               .unit_blocks = settings.unit_blocks} {
     for (const int hidden : numbers_of("hidden", settings.hidden))
       for (const int batch : numbers_of("batch", settings.batch))
-        layers_.push_back(
-            std::make_unique<MeasuredLayer>(shape(hidden), batch, grid_, *backend_, threads_, world));
+        layers_.push_back(std::make_unique<MeasuredLayer>(shape(hidden), batch, *backend_,
+                                                          grids_.emplace_back(world, grid_, batch)));
   }
 
   void run() {
@@ -68,15 +69,19 @@ class LayerBenchmark {
             .max_time_steps = settings_.steps,
             .tiling = {},
             .normalization = settings_.normalization == "layer" ? Normalization::layer : Normalization::none,
-            .exchange = settings_.exchange == "replicated" ? Exchange::replicated : Exchange::sharded};
+            .exchange = settings_.exchange == "replicated" ? Exchange::replicated : Exchange::sharded,
+            .precision = settings_.precision == "bf16" ? Precision::bf16 : Precision::f32,
+            .time_loop = settings_.time_loop == "persistent" ? TimeLoop::persistent : TimeLoop::steps};
   }
 
   std::string heading() const {
     return fmt::format(
-        "LSTM layer, {} normalization, {} time steps, {} data x {} model ranks ({}, {}), {} times\n{} each "
+        "LSTM layer, {} normalization, {}, {} time steps, {} data x {} model ranks ({}, {}), {} times\n{} "
+        "each "
         "rank\n",
-        settings_.normalization, settings_.steps, world_.size() / grid_.model_parallel, grid_.model_parallel,
-        settings_.exchange, world_.transport(), settings_.repetitions, backend_->description());
+        settings_.normalization, settings_.precision, settings_.steps, world_.size() / grid_.model_parallel,
+        grid_.model_parallel, settings_.exchange, world_.transport(), settings_.repetitions,
+        backend_->description());
   }
 
   std::string table() const {
@@ -90,7 +95,8 @@ class LayerBenchmark {
                    fmt::format("{:.3f}", row.share())});
     }
     return table.text() +
-           "alone: the layer's matrix products by themselves, weights packed; share: of the layer's time\n";
+           "alone: the layer's matrix products by themselves, operands laid out for them; share: of the "
+           "layer's time\n";
   }
 
   Json facts() const {
@@ -99,10 +105,13 @@ class LayerBenchmark {
                   {"ranks", world_.size()},
                   {"model_ranks", grid_.model_parallel},
                   {"transport", world_.transport()},
+                  {"device", backend_->description()},
                   {"threads", threads_},
                   {"time_steps", settings_.steps},
                   {"unit_blocks", settings_.unit_blocks},
                   {"normalization", settings_.normalization},
+                  {"precision", settings_.precision},
+                  {"time_loop", settings_.time_loop},
                   {"exchange", settings_.exchange}});
     return facts;
   }
@@ -130,6 +139,7 @@ class LayerBenchmark {
   const LayerBenchmarkSettings settings_;
   Communicator& world_;
   int threads_;
+  std::list<ProcessGrid> grids_;  ///< outlive the backend
   std::unique_ptr<Backend> backend_;
   GridSettings grid_;
   std::vector<std::unique_ptr<MeasuredLayer>> layers_;

@@ -16,8 +16,11 @@ struct LayerBenchmarkSettings {
   int inputs = 0;
   std::string normalization = "layer";
   std::string exchange = "sharded";
+  std::string precision = "f32";
+  std::string time_loop = "steps";
   int model_parallel = 0;
   int unit_blocks = 8;
+  std::string device = "cpu";
   int threads = 0;
   int repetitions = 5;
   std::string json;
@@ -31,8 +34,13 @@ struct LayerBenchmarkSettings {
     v.choice("normalization", normalization, {"layer", "none"}, "normalization inside the cell");
     v.choice("exchange", exchange, {"sharded", "replicated"},
              "schedule of the per-step exchanges between model ranks");
+    v.choice("precision", precision, {"f32", "bf16"},
+             "operands of the layer's products (bf16: --device cuda)");
+    v.choice("time-loop", time_loop, {"steps", "persistent"},
+             "on a GPU: work for each time step, or one kernel for all (one model rank, bf16)");
     v("model-parallel", model_parallel, "ranks over which the units are split (0: all ranks)");
     v("unit-blocks", unit_blocks, "canonical shares of the units; the model axis divides it");
+    v.choice("device", device, {"cpu", "cuda"}, "where to compute");
     v("threads", threads, "threads of each rank (0: the node's cores shared among its ranks)");
     v("repetitions", repetitions, "times that everything is measured, in turn");
     v("json", json, "also write the figures to this file");

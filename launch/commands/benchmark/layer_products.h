@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "kernels/product_series.h"
+#include "runtime/product_series.h"
 #include "runtime/tiling.h"
 
 namespace lamina {

@@ -4,7 +4,6 @@
 #include <memory>
 #include <vector>
 
-#include "kernels/product_series.h"
 #include "runtime/backend.h"
 #include "runtime/process_grid.h"
 
@@ -18,9 +17,8 @@ struct LayerTimes {
 
 class MeasuredLayer {
  public:
-  /// `shape.tiling` is set here. `threads` are those of `backend`.
-  MeasuredLayer(RecurrenceShape shape, int batch, const GridSettings& settings, Backend& backend, int threads,
-                Communicator& world);
+  /// `shape.tiling` is set here.
+  MeasuredLayer(RecurrenceShape shape, int batch, Backend& backend, ProcessGrid& grid);
 
   /// Runs everything once to warm up and then once for its time. Collective.
   void measure();
@@ -38,18 +36,21 @@ class MeasuredLayer {
   void make_parameters();
   LstmParameters<const float> parameters() const;
   LstmParameters<float> gradients();
+  template <class Work>
+  double seconds_of(const Work& work);
+  void warm_up();
   void pack() { layer_->set_parameters(parameters()); }
   void forward();
   void backward();
 
   Backend& backend_;
-  ProcessGrid grid_;
+  ProcessGrid& grid_;
   int batch_;
   RecurrenceShape shape_;
   std::unique_ptr<Recurrence> layer_;
   std::vector<Buffer<float>> values_, gradients_;  ///< in the order of LstmParameters
   Buffer<float> input_, output_, h_, c_, h_last_, c_last_, d_output_, d_input_;
-  ProductSeries forward_products_, backward_products_;
+  std::unique_ptr<ProductSeries> forward_products_, backward_products_;
   double forward_flops_, backward_flops_;
   std::uint64_t drawn_ = 0;  ///< arrays of random numbers
   LayerTimes times_;

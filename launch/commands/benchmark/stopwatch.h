@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstddef>
 
+#include "runtime/backend.h"
 #include "runtime/communicator.h"
 
 namespace lamina {
@@ -25,6 +26,16 @@ double seconds_of(Communicator& world, const Work& work) {
   double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   world.all_reduce(std::span(&seconds, 1), Reduction::max);
   return seconds;
+}
+
+/// Of what `work` hands to `device`: until it is done there. Collective.
+template <class Work>
+double seconds_of(Communicator& world, Backend& device, const Work& work) {
+  device.synchronize();
+  return seconds_of(world, [&] {
+    work();
+    device.synchronize();
+  });
 }
 
 }  // namespace lamina

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -53,16 +54,17 @@ class TrainBenchmark {
       : settings_(settings),
         world_(world),
         training_(settings.configuration(), {}, {}, Progress(false), world, corpus_of(settings)),
-        products_(products_of(settings, training_.vocabulary(), training_.grid()), training_.threads()),
+        products_(training_.backend().make_product_series(
+            products_of(settings, training_.vocabulary(), training_.grid()))),
         recorder_(training_.threads()) {}
 
   void run() {
     training_.begin();
     for (int i = 0; i < settings_.untimed_steps; ++i) step();
-    products_.run();
+    for (int i = 0; i < 2; ++i) products_->run();  // a device may record the second run
     interleave(settings_.steps, kWays.size(), [&](std::size_t way) { (this->*kWays[way])(); });
     shares_ = shares_of(recorder_.own_times(), world_);
-    flops_ = flops_of(products_.products());
+    flops_ = flops_of(products_->products());
     world_.all_reduce(std::span(&flops_, 1));
     if (world_.rank() == 0) print(heading() + table());
     if (settings_.json.empty()) return;
@@ -78,18 +80,22 @@ class TrainBenchmark {
     if (training_.stops())
       throw UserError("stopped on request, before all steps were measured", ExitCode::preempted_and_saved);
   }
+  template <class Work>
+  double seconds(const Work& work) {
+    return seconds_of(world_, training_.backend(), work);
+  }
   void plain_step() {
-    plain_.push_back(seconds_of(world_, [&] { step(); }));
+    plain_.push_back(seconds([&] { step(); }));
   }
   void recorded_step() {
-    recorded_.push_back(seconds_of(world_, [&] {
+    recorded_.push_back(seconds([&] {
       const TraceScope on(&recorder_);
       const Span span(SpanKind::other, "step");
       step();
     }));
   }
   void products_alone() {
-    alone_.push_back(seconds_of(world_, [&] { products_.run(); }));
+    alone_.push_back(seconds([&] { products_->run(); }));
   }
   static constexpr std::array kWays{&TrainBenchmark::plain_step, &TrainBenchmark::recorded_step,
                                     &TrainBenchmark::products_alone};
@@ -120,13 +126,18 @@ class TrainBenchmark {
     for (std::size_t kind = 0; kind < kSpanKinds; ++kind)
       table.add({name_of(static_cast<SpanKind>(kind)), fmt::format("{:.3f}", shares_[kind]),
                  fmt::format("{:.2f}", 1e3 * shares_[kind] * median(plain_))});
-    return table.text() +
+    const char* whose =
+        settings_.device == "cpu" ? "" : "of the host, which hands work to the device and waits\n";
+    return table.text() + whose +
            fmt::format("steps that record this take {:+.1f} % longer\n", 100 * price_of_recording());
   }
 
-  Json facts() const {
+  Json facts() {
     Json facts = machine_facts();
-    facts.update({{"benchmark", "train"}, {"ranks", world_.size()}, {"transport", world_.transport()}});
+    facts.update({{"benchmark", "train"},
+                  {"ranks", world_.size()},
+                  {"transport", world_.transport()},
+                  {"device", training_.backend().description()}});
     return facts;
   }
 
@@ -159,7 +170,7 @@ class TrainBenchmark {
   const TrainBenchmarkSettings settings_;
   Communicator& world_;
   Training training_;
-  ProductSeries products_;
+  std::unique_ptr<ProductSeries> products_;
   TraceRecorder recorder_;
   std::vector<double> plain_, recorded_, alone_;  ///< seconds
   KindShares shares_{};
@@ -178,6 +189,7 @@ Configuration TrainBenchmarkSettings::configuration() const {
   configuration.run.batch = batch;
   configuration.run.time_steps = time_steps;
   configuration.run.steps = untimed_steps + 2 * std::int64_t{steps};
+  configuration.run.device = device;
   configuration.run.threads = threads;
   return configuration;
 }

@@ -20,6 +20,7 @@ struct TrainBenchmarkSettings {
   int time_steps = 64;
   int steps = 10;
   int untimed_steps = 3;
+  std::string device = "cpu";
   int threads = 0;
   std::string json;
 
@@ -34,6 +35,7 @@ struct TrainBenchmarkSettings {
     v("time-steps", time_steps, "characters of each lane in one step");
     v("steps", steps, "steps that are measured, and as many whose spans are recorded");
     v("untimed-steps", untimed_steps, "steps before those");
+    v.choice("device", device, {"cpu", "cuda"}, "where to compute");
     v("threads", threads, "threads of each rank (0: the node's cores shared among its ranks)");
     v("json", json, "also write the figures to this file");
   }

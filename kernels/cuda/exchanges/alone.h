@@ -1,0 +1,10 @@
+// The exchange of a group of one.
+#pragma once
+
+#include "kernels/cuda/exchange.h"
+
+namespace lamina::cuda {
+
+std::unique_ptr<Exchange> make_exchange_alone(Device& device);
+
+}  // namespace lamina::cuda

@@ -1,0 +1,504 @@
+// ctest: timeout=300
+// All time steps in one kernel, against the reference in double precision that rounds to bf16 where the
+// kernels do. So what is left is float's rounding, and the few values that it pushes to another bf16.
+#include "kernels/cuda/recurrence/persistent_recurrence.h"
+
+#include <cuda_bf16.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/recurrence/persistent_kernels.h"
+#include "kernels/cuda/recurrence/signals.cuh"
+#include "runtime/error.h"
+#include "tests/reference/layout.h"
+#include "tests/reference/lstm.h"
+#include "tests/support/close.h"
+#include "tests/support/cuda_on_cpu/cuda_on_cpu.h"
+#include "tests/support/random_values.h"
+
+namespace lamina::cuda {
+namespace {
+
+using reference::SequenceLayout;
+using reference::Vector;
+using test::all_close;
+using test::converted;
+using test::random_integers;
+using test::random_values;
+using test::same_bits;
+using Floats = std::vector<float>;
+using Tensors = std::map<std::string, Floats>;
+
+std::size_t size(int n) { return static_cast<std::size_t>(n); }
+
+double rounded(double x) {
+  return static_cast<double>(__bfloat162float(__float2bfloat16_rn(static_cast<float>(x))));
+}
+Vector rounded(Vector values) {
+  for (double& value : values) value = rounded(value);
+  return values;
+}
+
+struct Setting {
+  std::string name;
+  int multiprocessors = 8;
+  int units = 8;      ///< of a member
+  int row_tiles = 0;  ///< at a time; 0: what the plan says
+  int steps = 4, groups = 1, rows = 5, blocks = 2, inputs = 16, hidden = 64;
+  Normalization normalization = Normalization::layer;
+  bool lengths = false;
+
+  int lanes() const { return groups * rows; }
+  bool is_normalized() const { return normalization == Normalization::layer; }
+  Tiling tiling() const { return {{groups, 0, groups}, {blocks, 0, blocks}, rows}; }
+  SequenceLayout sequence(int width) const { return {tiling(), steps, width}; }
+  SequenceLayout states() const { return {tiling(), 1, hidden}; }
+  BlockedShape parameter(const std::string& tensor) const {
+    const int inner = tensor == "W_x" ? inputs : tensor == "W_h" ? hidden : 1;
+    return {tensor.ends_with("_c") ? 1 : 4, hidden, inner, blocks};
+  }
+  std::vector<std::string> parameters() const {
+    if (!is_normalized()) return {"W_x", "W_h", "bias"};
+    return {"W_x", "W_h", "bias", "gain_x", "gain_h", "gain_c", "bias_c"};
+  }
+  RecurrenceShape shape() const {
+    return {.inputs = inputs,
+            .hidden = hidden,
+            .max_time_steps = steps + 1,
+            .tiling = tiling(),
+            .normalization = normalization,
+            .precision = Precision::bf16};
+  }
+};
+void PrintTo(const Setting& s, std::ostream* out) { *out << s.name; }
+
+/// Multiples of 1/128: exact in bf16. The lower half of the rows is the upper one negated, so that each
+/// column has the mean 0.
+Vector centred_weights(const Setting& s) {
+  const std::size_t half = size(2 * s.hidden * s.hidden);
+  const auto numbers = random_integers("W_h", half, -20, 20);
+  Vector W(2 * half);
+  for (std::size_t i = 0; i < half; ++i) {
+    W[i] = numbers[i] / 128.0;
+    W[half + i] = -W[i];
+  }
+  return W;
+}
+
+/// What goes in, as global tensors.
+Tensors inputs_of(const Setting& s) {
+  Tensors in;
+  for (const std::string& name : s.parameters())
+    in[name] = random_values(name, size(static_cast<int>(s.parameter(name).size())), -0.5, 0.5);
+  for (const char* gain : {"gain_x", "gain_h", "gain_c"})
+    if (in.contains(gain))
+      for (float& value : in[gain]) value += 1;
+  in["W_h"] = converted<float>(centred_weights(s));
+  if (s.is_normalized()) {  // LN does not see what all gates have in common
+    const auto common = random_integers("common", size(s.hidden), -8, 8);
+    for (std::size_t i = 0; i < in["W_h"].size(); ++i)
+      in["W_h"][i] += static_cast<float>(common[i % size(s.hidden)]) / 16;
+  }
+  in["x"] = random_values("x", s.sequence(s.inputs).global_size());
+  in["d_output"] = random_values("d_output", s.sequence(s.hidden).global_size());
+  in["h"] = random_values("h", s.states().global_size());
+  in["c"] = random_values("c", s.states().global_size());
+  return in;
+}
+
+std::vector<int> lengths_of(const Setting& s) {
+  if (!s.lengths) return {};
+  auto lengths = random_integers("lengths", size(s.lanes()), 0, s.steps);
+  lengths.front() = s.steps;
+  lengths.back() = 0;
+  return {lengths.begin(), lengths.end()};
+}
+
+/// Device memory with host values.
+class OnDevice {
+ public:
+  OnDevice(Device& device, const Floats& values)
+      : device_(device), memory_(device.allocate<float>(values.size())) {
+    device.to_device(values.data(), memory_.view().data(), values.size() * sizeof(float));
+  }
+  std::span<float> view() { return memory_.view(); }
+  Floats host() {
+    Floats values(memory_.size());
+    device_.to_host(memory_.view().data(), values.data(), values.size() * sizeof(float));
+    return values;
+  }
+
+ private:
+  Device& device_;
+  Buffer<float> memory_;
+};
+
+template <class T, class Map>
+LstmParameters<T> spans_of(Map& values) {
+  const auto of = [&](const char* name) {
+    return values.contains(name) ? std::span<T>(values.at(name).view()) : std::span<T>();
+  };
+  return {of("W_x"), of("W_h"), of("gain_x"), of("gain_h"), of("bias"), of("gain_c"), of("bias_c")};
+}
+
+/// Forward and backward on the emulated GPU, so often; global tensors.
+Tensors run(const Setting& s, const Tensors& in, int times = 1) {
+  Device device(0);
+  PersistentPlan plan = plan_persistent(s.shape(), device.properties(), s.units);
+  if (s.row_tiles > 0) plan.grid.row_tiles = s.row_tiles;
+  const auto recurrence = make_persistent_recurrence(device, s.shape(), plan);
+  const Share all = s.tiling().blocks;
+  std::map<std::string, OnDevice> parameters, gradients;
+  for (const std::string& name : s.parameters()) {
+    const Floats values = reference::to_blocks<float>(in.at(name), s.parameter(name), all);
+    parameters.emplace(name, OnDevice(device, values));
+    gradients.emplace(name, OnDevice(device, Floats(values.size(), NAN)));
+  }
+  OnDevice x(device, s.sequence(s.inputs).to_full<float>(in.at("x")));
+  OnDevice d_output(device, s.sequence(s.hidden).to_blocked<float>(in.at("d_output")));
+  OnDevice h(device, s.states().to_full<float>(in.at("h")));
+  OnDevice c(device, s.states().to_blocked<float>(in.at("c")));
+  OnDevice h_last(device, Floats(in.at("h").size(), NAN)), c_last(device, Floats(in.at("c").size(), NAN));
+  OnDevice output(device, Floats(s.sequence(s.hidden).full_size(), NAN));
+  OnDevice d_input(device, Floats(s.sequence(s.inputs).full_size(), NAN));
+  const std::vector<int> lengths = lengths_of(s);
+
+  recurrence->set_parameters(spans_of<const float>(parameters));
+  for (int time = 0; time < times; ++time) {
+    recurrence->forward({.time_steps = s.steps,
+                         .input = x.view(),
+                         .h_first = h.view(),
+                         .c_first = c.view(),
+                         .lengths = lengths,
+                         .output = output.view(),
+                         .h_last = h_last.view(),
+                         .c_last = c_last.view()});
+    recurrence->backward(
+        {.d_output = d_output.view(), .d_input = d_input.view(), .d_parameters = spans_of<float>(gradients)});
+  }
+
+  Tensors out{{"output", Floats(s.sequence(s.hidden).global_size())},
+              {"d_x", Floats(s.sequence(s.inputs).global_size())},
+              {"h_last", Floats(s.states().global_size())},
+              {"c_last", Floats(s.states().global_size())}};
+  s.sequence(s.hidden).from_full<float>(output.host(), out["output"]);
+  s.sequence(s.inputs).from_blocked<float>(d_input.host(), out["d_x"]);
+  s.states().from_full<float>(h_last.host(), out["h_last"]);
+  s.states().from_blocked<float>(c_last.host(), out["c_last"]);
+  for (auto& [name, gradient] : gradients) {
+    Floats& global = out["d_" + name];
+    global.resize(in.at(name).size());
+    reference::from_blocks<float>(gradient.host(), s.parameter(name), all, global);
+  }
+  return out;
+}
+
+/// The reference with bf16 operands.
+class RoundingReference {
+ public:
+  RoundingReference(const Setting& s, const Tensors& in) : s_(s), in_(in) {
+    shape_ = {s.inputs, s.hidden, s.normalization};
+    for (auto [name, tensor] : (parameters_ = reference::zero_parameters(shape_)).tensors())
+      *tensor = converted<double>(in.at(name));
+    parameters_.W_x = rounded(parameters_.W_x);
+    if (s.is_normalized()) parameters_.W_h = centred_weights(s);
+  }
+
+  /// Of every step, from what `output` says of the step before it.
+  void forward(const Floats& output) {
+    Vector h = converted<double>(in_.at("h")), c = converted<double>(in_.at("c"));
+    const Vector x = rounded(converted<double>(in_.at("x")));
+    const std::vector<int> lengths = lengths_of(s_);
+    const std::size_t of_step = h.size(), inputs = x.size() / size(s_.steps);
+    for (int t = 0; t < s_.steps; ++t) {
+      const auto x_begin = x.begin() + t * static_cast<std::ptrdiff_t>(inputs);
+      reference::LstmInput step{
+          1, s_.lanes(), {x_begin, x_begin + static_cast<std::ptrdiff_t>(inputs)}, rounded(h), c, {}};
+      for (const int length : lengths) step.lengths.push_back(t < length ? 1 : 0);
+      steps.push_back(reference::lstm_forward(shape_, parameters_, step));
+      reference::LstmOutput& out = steps.back();
+      for (std::size_t b = 0; b < size(s_.lanes()); ++b)
+        if (!out.steps[b].valid)
+          for (std::size_t u = b * size(s_.hidden); u < (b + 1) * size(s_.hidden); ++u) out.h[u] = h[u];
+      c = out.c_last;
+      h.assign(output.begin() + t * static_cast<std::ptrdiff_t>(of_step),
+               output.begin() + (t + 1) * static_cast<std::ptrdiff_t>(of_step));
+    }
+  }
+
+  /// Of the steps of forward().
+  std::map<std::string, Vector> backward() {
+    reference::LstmParameters d = reference::zero_parameters(shape_);
+    Vector d_x(in_.at("x").size());
+    for (std::size_t b = 0; b < size(s_.lanes()); ++b) {
+      Vector dh(size(s_.hidden)), dc(size(s_.hidden));
+      for (int t = s_.steps - 1; t >= 0; --t) step_backward(t, b, dh, dc, d, d_x);
+    }
+    std::map<std::string, Vector> all{{"d_x", d_x}};
+    for (auto [name, tensor] : d.tensors()) all["d_" + name] = *tensor;
+    return all;
+  }
+
+  std::vector<reference::LstmOutput> steps;
+
+ private:
+  /// da of an LN, without the part along the mean of dn.
+  Vector through(const reference::Normalized& of, const Vector& dn, bool without_mean = false) const {
+    if (!s_.is_normalized()) return dn;
+    const double count = static_cast<double>(dn.size());
+    double mean = 0, mean_n = 0;
+    for (std::size_t j = 0; j < dn.size(); ++j) {
+      mean += without_mean ? 0 : dn[j] / count;
+      mean_n += dn[j] * of.n[j] / count;
+    }
+    Vector da(dn.size());
+    for (std::size_t j = 0; j < dn.size(); ++j) da[j] = of.scale * (dn[j] - mean - of.n[j] * mean_n);
+    return da;
+  }
+  double gain(const Vector& gains, std::size_t j) const { return gains.empty() ? 1 : gains[j]; }
+
+  /// In: dL/dh and dL/dc from the later steps; out: to the earlier ones.
+  void step_backward(int t, std::size_t b, Vector& dh, Vector& dc, reference::LstmParameters& d,
+                     Vector& d_x) {
+    const std::size_t H = size(s_.hidden), I = size(s_.inputs);
+    const std::size_t row = size(t) * size(s_.lanes()) + b;
+    const reference::LstmStep& s = steps[size(t)].steps[b];
+    for (std::size_t u = 0; u < H; ++u) dh[u] += static_cast<double>(in_.at("d_output")[row * H + u]);
+    if (!s.valid) return;
+
+    Vector dn_c(H), dz(4 * H), dn_h(4 * H), dn_x(4 * H);
+    for (std::size_t u = 0; u < H; ++u) {
+      const double dy = dh[u] * s.o[u] * (1 - s.squashed[u] * s.squashed[u]);
+      dn_c[u] = gain(parameters_.gain_c, u) * dy;
+      if (s_.is_normalized()) d.gain_c[u] += dy * s.norm_c.n[u];
+      if (s_.is_normalized()) d.bias_c[u] += dy;
+    }
+    const Vector dc_of_h = through(s.norm_c, dn_c);
+    for (std::size_t u = 0; u < H; ++u) {
+      dc[u] += dc_of_h[u];
+      dz[u] = dc[u] * s.c_before[u] * s.f[u] * (1 - s.f[u]);
+      dz[H + u] = dc[u] * s.g[u] * s.i[u] * (1 - s.i[u]);
+      dz[2 * H + u] = dh[u] * s.squashed[u] * s.o[u] * (1 - s.o[u]);
+      dz[3 * H + u] = dc[u] * s.i[u] * (1 - s.g[u] * s.g[u]);
+      dc[u] *= s.f[u];
+    }
+    for (std::size_t j = 0; j < 4 * H; ++j) {
+      d.bias[j] += dz[j];
+      if (s_.is_normalized()) d.gain_x[j] += dz[j] * s.norm_x.n[j];
+      if (s_.is_normalized()) d.gain_h[j] += dz[j] * s.norm_h.n[j];
+      dn_x[j] = gain(parameters_.gain_x, j) * dz[j];
+      dn_h[j] = gain(parameters_.gain_h, j) * dz[j];
+    }
+    const Vector da_x = rounded(through(s.norm_x, dn_x)), da_h = rounded(through(s.norm_h, dn_h));
+    const Vector exchanged = rounded(through(s.norm_h, dn_h, true));
+    dh.assign(H, 0);
+    for (std::size_t j = 0; j < 4 * H; ++j) {
+      for (std::size_t k = 0; k < H; ++k) {
+        d.W_h[j * H + k] += da_h[j] * s.h_before[k];
+        dh[k] += exchanged[j] * parameters_.W_h[j * H + k];
+      }
+      for (std::size_t k = 0; k < I; ++k) {
+        d.W_x[j * I + k] += da_x[j] * s.x[k];
+        d_x[row * I + k] += da_x[j] * parameters_.W_x[j * I + k];
+      }
+    }
+  }
+
+  const Setting& s_;
+  const Tensors& in_;
+  reference::LstmShape shape_;
+  reference::LstmParameters parameters_;
+};
+
+void expect_agreement(const Setting& s) {
+  cuda_on_cpu::set_multiprocessors(s.multiprocessors);
+  const Tensors in = inputs_of(s);
+  const std::size_t of_step = s.states().global_size();
+
+  const Tensors out = run(s, in);
+
+  RoundingReference reference(s, in);
+  reference.forward(out.at("output"));
+  for (std::size_t t = 0; t < size(s.steps); ++t) {
+    const std::span<const float> h(out.at("output").data() + t * of_step, of_step);
+    EXPECT_TRUE(all_close(h, reference.steps[t].h, 1e-5, 1)) << "h of step " << t;
+  }
+  EXPECT_TRUE(all_close(out.at("c_last"), reference.steps.back().c_last, 1e-5, 1));
+  const std::span<const float> last(out.at("output").data() + size(s.steps - 1) * of_step, of_step);
+  EXPECT_TRUE(same_bits(out.at("h_last"), Floats(last.begin(), last.end())));
+  // A da that float's rounding pushes to the next bf16 is off by 2^-8 of itself. To dL/dh it is one of 4H, to
+  // dW perhaps the only one that counts.
+  for (const auto& [name, expected] : reference.backward())
+    EXPECT_TRUE(all_close(out.at(name), expected, name.starts_with("d_W") ? 1.0 / 256 : 1e-3)) << name;
+}
+
+class PersistentRecurrenceTest : public ::testing::TestWithParam<Setting> {
+ protected:
+  void SetUp() override { cuda_on_cpu::reset(); }
+  void TearDown() override { cuda_on_cpu::reset(); }
+};
+
+TEST_P(PersistentRecurrenceTest, AgreesWithTheReference) { expect_agreement(GetParam()); }
+
+TEST_P(PersistentRecurrenceTest, GivesTheSameBitsWhoeverComesFirst) {
+  cuda_on_cpu::set_multiprocessors(GetParam().multiprocessors);
+  const Tensors in = inputs_of(GetParam());
+  const Tensors expected = run(GetParam(), in);
+
+  for (const unsigned seed : {1u, 2u}) {
+    cuda_on_cpu::set_schedule_seed(seed);
+    for (const auto& [name, values] : run(GetParam(), in))
+      EXPECT_TRUE(same_bits(values, expected.at(name))) << name;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Cuts, PersistentRecurrenceTest,
+    ::testing::Values(
+        Setting{.name = "OneTeam"}, Setting{.name = "OneStep", .steps = 1},
+        Setting{
+            .name = "TwoTeamsAndLengths", .multiprocessors = 17, .groups = 2, .rows = 11, .lengths = true},
+        Setting{.name = "TilesAtATime", .steps = 3, .rows = 70, .lengths = true},
+        Setting{.name = "OneTileAtATime", .row_tiles = 1, .steps = 3, .rows = 40},
+        Setting{.name = "ThreeTilesAtATime", .row_tiles = 3, .steps = 2, .rows = 70, .lengths = true},
+        Setting{
+            .name = "SixteenUnits", .multiprocessors = 6, .units = 16, .rows = 40, .blocks = 8, .hidden = 96},
+        Setting{.name = "ThirtyTwoUnits", .multiprocessors = 2, .units = 32, .groups = 4, .rows = 7},
+        Setting{.name = "Plain", .rows = 18, .normalization = Normalization::none, .lengths = true}),
+    [](const auto& setting) { return setting.param.name; });
+
+TEST(PersistentRecurrence, LosesNothingToBlocksThatAreAhead) {
+  for (const Normalization normalization : {Normalization::layer, Normalization::none}) {
+    const Setting s{.name = "", .multiprocessors = 4, .hidden = 32, .normalization = normalization};
+    cuda_on_cpu::set_multiprocessors(s.multiprocessors);
+    const Tensors in = inputs_of(s);
+    const Tensors expected = run(s, in);
+
+    for (const int slow : {0, 3}) {
+      slow_block = slow;
+      for (const auto& [name, values] : run(s, in))
+        EXPECT_TRUE(same_bits(values, expected.at(name))) << name << ", block " << slow;
+    }
+    slow_block = -1;
+  }
+  cuda_on_cpu::reset();
+}
+
+TEST(PersistentRecurrence, RemembersNothingOfAnEarlierPass) {
+  const Setting s{.name = "", .rows = 20, .lengths = true};
+  cuda_on_cpu::set_multiprocessors(s.multiprocessors);
+  const Tensors in = inputs_of(s);
+  const Tensors expected = run(s, in);
+
+  for (const auto& [name, values] : run(s, in, /*times=*/2))
+    EXPECT_TRUE(same_bits(values, expected.at(name))) << name;
+  cuda_on_cpu::reset();
+}
+
+TEST(PersistentRecurrence, TakesMoreMembersThanAWarpHasLanes) {
+  expect_agreement({.name = "", .multiprocessors = 40, .steps = 2, .hidden = 288});
+  cuda_on_cpu::reset();
+}
+
+TEST(PersistentRecurrence, SaysWhyItCannotBe) {
+  cuda_on_cpu::reset();
+  Device device(0);
+  RecurrenceShape shape = Setting{}.shape();
+  shape.precision = Precision::f32;
+
+  try {
+    make_persistent_recurrence(device, shape);
+    FAIL() << "no error";
+  } catch (const InternalError& error) {
+    EXPECT_THAT(error.what(), ::testing::HasSubstr("its weights are bf16, and --precision is f32"));
+  }
+}
+
+// --- what must not hang -----------------------------------------------------------------------------------
+
+TEST(PersistentKernels, GiveUpOnABlockThatDoesNotCome) {
+  cuda_on_cpu::reset();
+  Device device(0);
+  const Setting s{.name = "", .hidden = 32};
+  const PersistentGrid grid{.units = 8, .members = 4, .teams = 1, .rows = 16, .row_tiles = 1};
+  const std::size_t gates = 4 * 5 * 5 * 32, rows = 2 * 16;
+  auto zeros = device.allocate<float>(gates);
+  auto a_h = device.allocate<float>(gates), y = device.allocate<float>(gates),
+       c = device.allocate<float>(gates), cells = device.allocate<float>(gates);
+  auto weights = device.allocate<__nv_bfloat16>(4 * 32 * 32), h = device.allocate<__nv_bfloat16>(rows * 32),
+       rounded_h = device.allocate<__nv_bfloat16>(gates);
+  auto flags = device.allocate<unsigned>(4);
+  auto words = device.allocate<Word>(rows * 4);
+  auto pairs = device.allocate<WordPair>(rows * 4);
+  auto stall = device.allocate<Stall>(1);
+  float* const zero = zeros.view().data();
+  const SavedNormals normals{cells.view().data(), cells.view().data()};
+  const Sequence at{.groups = 1,
+                    .rows = 5,
+                    .units = 32,
+                    .blocks = 1,
+                    .own_blocks = 1,
+                    .all_blocks = 1,
+                    .max_steps = 4,
+                    .normalized = true,
+                    .epsilon = 1e-5f};
+  const PersistentForward forward{.arrays = {.at = at,
+                                             .grid = grid,
+                                             .steps = 4,
+                                             .parameters = {zero, zero, zero, zero, zero},
+                                             .weights = reinterpret_cast<const uint4*>(weights.view().data()),
+                                             .exchanged = h.view().data(),
+                                             .flags = flags.view().data(),
+                                             .gate_words = words.view().data(),
+                                             .cell_words = pairs.view().data(),
+                                             .stall = stall.view().data(),
+                                             .spin_limit = 20'000'000,
+                                             .a_h = a_h.view().data(),
+                                             .gates = y.view().data(),
+                                             .c = c.view().data(),
+                                             .s = cells.view().data(),
+                                             .of_h = normals,
+                                             .of_c = normals},
+                                  .a_x = zero,
+                                  .of_x = {zero, zero},
+                                  .h_first = zero,
+                                  .output = a_h.view().data(),
+                                  .rounded_h = rounded_h.view().data()};
+
+  run_persistent(device, forward, grid.blocks() - 1);
+
+  Stall seen;
+  device.to_host(stall.view().data(), &seen, sizeof seen);
+  EXPECT_EQ(seen.is_claimed, 1);
+  EXPECT_LT(seen.block, 3);
+  EXPECT_EQ(seen.step, 0);
+  EXPECT_EQ(seen.signal, Signal::gate_numbers);
+  try {
+    check_no_stall(seen, grid, "forward");
+    FAIL() << "no error";
+  } catch (const InternalError& error) {
+    EXPECT_THAT(error.what(), ::testing::HasSubstr("waited too long in step 0 for sums over gates"));
+  }
+  EXPECT_NO_THROW(check_no_stall(Stall{}, grid, "forward"));
+}
+
+TEST(PersistentKernels, AreRefusedWhereTheyCannotAllRunAtOnce) {
+  cuda_on_cpu::reset();
+  cuda_on_cpu::set_multiprocessors(4);
+  Device device(0);
+  PersistentPlan plan;
+  plan.grid = {.units = 8, .members = 8, .teams = 1, .rows = 16, .row_tiles = 1};
+  plan.forward_bytes = plan.backward_bytes = 200 << 10;  // one block on each multiprocessor
+
+  EXPECT_THROW(check_residency(plan, device.properties()), InternalError);
+  plan.grid.members = 4;
+  EXPECT_NO_THROW(check_residency(plan, device.properties()));
+}
+
+}  // namespace
+}  // namespace lamina::cuda

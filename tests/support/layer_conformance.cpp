@@ -1,0 +1,178 @@
+#include "tests/support/layer_conformance.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "tests/support/close.h"
+
+namespace lamina::test {
+namespace {
+
+std::function<std::unique_ptr<LayerCase>(const LayerSizes&)> lstm(const LstmChoices& choices) {
+  return [choices](const LayerSizes& sizes) { return make_lstm_case(sizes, choices); };
+}
+
+RunChoices on_ranks(RunChoices choices, int model_ranks) {
+  choices.model_ranks = model_ranks;
+  return choices;
+}
+
+RunChoices in_passes(RunChoices choices, int passes) {
+  choices.passes = passes;
+  return choices;
+}
+
+RunChoices used(RunChoices choices) {
+  choices.used = true;
+  return choices;
+}
+
+const std::vector<LayerSizes>& sizes_of(const RunChoices& choices) {
+  return choices.sizes.empty() ? layer_sizes() : choices.sizes;
+}
+
+// Float rounding is 6e-8; sums here have up to a few hundred terms, and layer normalization magnifies by the
+// inverse of the deviation. The worst seen was 4e-6 of a tensor's largest value; a wrong term is far outside.
+void matches_the_reference(const LayerKind& kind, const RunChoices& choices) {
+  for_each_size(kind, sizes_of(choices), [&](const LayerCase& layer, const Tensors& in) {
+    const Tensors actual = run(layer, in, choices);
+
+    for (const auto& [name, expected] : layer.reference(in))
+      EXPECT_TRUE(all_close(actual.at(name), expected, 2e-5, std::max(scale_of(expected), 1e-3))) << name;
+  });
+}
+
+void has_the_same_bits_on_every_model_axis(const LayerKind& kind, const RunChoices& choices) {
+  for_each_size(kind, sizes_of(choices), [&](const LayerCase& layer, const Tensors& in) {
+    const Tensors whole = run(layer, in, choices);
+
+    for (const int ranks : {2, 4, 8}) {
+      SCOPED_TRACE(std::to_string(ranks) + " model ranks");
+      expect_same_bits(whole, run(layer, in, on_ranks(choices, ranks)));
+    }
+  });
+}
+
+void has_the_same_bits_in_passes_over_the_lane_groups(const LayerKind& kind, const RunChoices& choices) {
+  for_each_size(kind, sizes_of(choices), [&](const LayerCase& layer, const Tensors& in) {
+    const Tensors at_once = run(layer, in, choices);
+
+    expect_same_bits(at_once, run(layer, in, in_passes(choices, 2)));
+    expect_same_bits(at_once, run(layer, in, in_passes(on_ranks(choices, 2), 4)));
+  });
+}
+
+void keeps_nothing_of_an_earlier_run(const LayerKind& kind, const RunChoices& choices) {
+  for_each_size(kind, sizes_of(choices), [&](const LayerCase& layer, const Tensors& in) {
+    const Tensors fresh = run(layer, in, choices);
+
+    expect_same_bits(fresh, run(layer, in, used(choices)));
+    expect_same_bits(fresh, run(layer, in, used(on_ranks(choices, 4))));
+  });
+}
+
+/// The loss whose gradients the layer gives, from its own forward pass.
+double loss_of(const LayerCase& layer, const Tensors& in, const RunChoices& choices) {
+  const Tensors out = run(layer, in, choices);
+  double loss = 0;
+  if (out.contains("losses")) {
+    for (const float value : out.at("losses")) loss += kSoftmaxLossScale * static_cast<double>(value);
+    return loss;
+  }
+  const std::vector<float>& output = out.at("output");
+  const std::vector<float>& weights = in.at("d_output");
+  for (std::size_t i = 0; i < output.size(); ++i)
+    loss += static_cast<double>(output[i]) * static_cast<double>(weights[i]);
+  return loss;
+}
+
+/// d loss / d s of moving the tensor `name` by s * direction, by central differences of fourth order.
+double difference(const LayerCase& layer, const Tensors& in, const std::string& name,
+                  const std::vector<double>& direction, double step, const RunChoices& choices) {
+  const auto at = [&](double offset) {
+    Tensors moved = in;
+    for (std::size_t i = 0; i < direction.size(); ++i)
+      moved[name][i] = static_cast<float>(static_cast<double>(in.at(name)[i]) + offset * direction[i]);
+    return loss_of(layer, moved, choices);
+  };
+  return (8 * (at(step) - at(-step)) - (at(2 * step) - at(-2 * step))) / (12 * step);
+}
+
+// Along the gradient itself, normalized, the derivative is the gradient's length: a missing, doubled or
+// misplaced part shows. The step is large because the losses are sums of floats (noise of 1e-6 / step).
+void has_gradients_that_match_differences_of_its_own_loss(const LayerKind& kind, const RunChoices& choices) {
+  const auto layer = kind.make(sizes_of(choices).front());
+  const Tensors in = layer->inputs();
+  const Tensors out = run(*layer, in, choices);
+
+  for (const auto& [name, values] : in) {
+    if (!out.contains("d_" + name)) continue;
+    std::vector<double> direction(out.at("d_" + name).begin(), out.at("d_" + name).end());
+    double length = 0;
+    for (const double value : direction) length += value * value;
+    length = std::sqrt(length);
+    for (double& value : direction) value /= length;
+    EXPECT_NEAR(difference(*layer, in, name, direction, 0.02, choices) / length, 1, 1e-3) << name;
+  }
+}
+
+}  // namespace
+
+const std::vector<LayerKind>& layer_kinds() {
+  constexpr auto kNone = Normalization::none, kLayer = Normalization::layer;
+  constexpr auto kSharded = Exchange::sharded, kReplicated = Exchange::replicated;
+  static const std::vector<LayerKind> kinds = {
+      {"LstmSharded", lstm({kNone, kSharded})},
+      {"LstmReplicated", lstm({kNone, kReplicated})},
+      {"LnLstmSharded", lstm({kLayer, kSharded})},
+      {"LnLstmReplicated", lstm({kLayer, kReplicated})},
+      {"LstmWithLengths", lstm({kNone, kSharded, /*lengths=*/true})},
+      {"LnLstmShardedWithLengths", lstm({kLayer, kSharded, /*lengths=*/true})},
+      {"LnLstmReplicatedWithLengths", lstm({kLayer, kReplicated, /*lengths=*/true})},
+      {"LnLstmFromZeroState", lstm({.zero_state = true})},
+      {"Embedding", make_embedding_case},
+      {"VariationalDropout", [](const LayerSizes& sizes) { return make_dropout_case(sizes, true); }},
+      {"PlainDropout", [](const LayerSizes& sizes) { return make_dropout_case(sizes, false); }},
+      {"SoftmaxOutput", make_softmax_case}};
+  return kinds;
+}
+
+// Widths that fill vectors of a SIMD unit and that do not, more rows than one product takes at a time, and
+// the least there is.
+const std::vector<LayerSizes>& layer_sizes() {
+  static const std::vector<LayerSizes> sizes = {
+      {.time_steps = 5, .groups = 4, .rows = 3, .blocks = 8, .inputs = 16, .hidden = 32, .classes = 11},
+      {.time_steps = 3, .groups = 4, .rows = 5, .blocks = 8, .inputs = 24, .hidden = 88, .classes = 70},
+      {.time_steps = 9, .groups = 4, .rows = 16, .blocks = 8, .inputs = 8, .hidden = 16, .classes = 19},
+      {.time_steps = 1, .groups = 4, .rows = 1, .blocks = 8, .inputs = 8, .hidden = 8, .classes = 3},
+  };
+  return sizes;
+}
+
+const std::vector<LayerCheck>& layer_checks() {
+  static const std::vector<LayerCheck> checks = {
+      {"MatchesTheReference", matches_the_reference},
+      {"HasTheSameBitsOnEveryModelAxis", has_the_same_bits_on_every_model_axis},
+      {"HasTheSameBitsInPassesOverTheLaneGroups", has_the_same_bits_in_passes_over_the_lane_groups},
+      {"KeepsNothingOfAnEarlierRun", keeps_nothing_of_an_earlier_run},
+      {"HasGradientsThatMatchDifferencesOfItsOwnLoss", has_gradients_that_match_differences_of_its_own_loss},
+  };
+  return checks;
+}
+
+void for_each_size(const LayerKind& kind, const std::vector<LayerSizes>& all_sizes,
+                   const std::function<void(const LayerCase& layer, const Tensors& in)>& check) {
+  for (const LayerSizes& sizes : all_sizes) {
+    SCOPED_TRACE("hidden " + std::to_string(sizes.hidden));
+    const auto layer = kind.make(sizes);
+    check(*layer, layer->inputs());
+  }
+}
+
+void expect_same_bits(const Tensors& left, const Tensors& right) {
+  for (const auto& [name, values] : left) EXPECT_TRUE(same_bits(values, right.at(name))) << name;
+}
+
+}  // namespace lamina::test
