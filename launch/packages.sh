@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian 12 packages that Lamina needs: those that are missing, and nothing when none is.
-#   launch/packages.sh SET...     sets: build, test, quickstart
+#   launch/packages.sh [--list] SET...     sets: build, test, quickstart; --list names them and installs nothing
 set -euo pipefail
 
 build=(g++ cmake ninja-build libopenmpi-dev openmpi-bin libhdf5-openmpi-dev libdnnl-dev libhwy-dev libcli11-dev
@@ -17,6 +17,11 @@ is_installed() {
   [[ "$(dpkg-query --show --showformat '${db:Status-Status}' "$1" 2>/dev/null)" == installed ]]
 }
 
+list=
+if [[ "${1:-}" == --list ]]; then
+  list=yes
+  shift
+fi
 wanted=()
 for set in "$@"; do
   case "$set" in
@@ -26,6 +31,11 @@ for set in "$@"; do
     *) echo "packages.sh: '$set' is no set of packages; there are build, test and quickstart." >&2; exit 2 ;;
   esac
 done
+
+if [[ -n "$list" ]]; then
+  printf '%s\n' "${wanted[@]}"
+  exit 0
+fi
 
 if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
   fail "this machine has no apt-get; Lamina's scripts are for Debian 12, elsewhere install the counterparts of" \

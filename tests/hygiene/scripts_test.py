@@ -45,7 +45,8 @@ class Scripts(unittest.TestCase):
             self.assertEqual(4, len(complaints(root)), complaints(root))
 
     def test_help_is_given(self):
-        for script in ("launch/quickstart.sh", "launch/test.sh", "launch/compare_peers.py"):
+        for script in ("launch/quickstart.sh", "launch/test.sh", "launch/compare_peers.py", "launch/compare_gpu_peers.py",
+                       "launch/compare_losses.py", "launch/gpu_check.sh", "launch/gpu_packages.sh"):
             result = run(script, "--help")
             self.assertEqual(0, result.returncode, result.stderr)
             self.assertIn(script, result.stdout)
@@ -53,7 +54,8 @@ class Scripts(unittest.TestCase):
     def test_unknown_arguments_are_refused(self):
         for arguments in (["launch/quickstart.sh", "--shrt"], ["launch/quickstart.sh", "--ranks", "3"],
                           ["launch/quickstart.sh", "--folder"], ["launch/test.sh", "--preset", "fast"],
-                          ["launch/packages.sh", "everything"], ["launch/plot_loss.sh", "one"]):
+                          ["launch/packages.sh", "everything"], ["launch/gpu_packages.sh", "fetch", "x"],
+                          ["launch/gpu_packages.sh", "unpack", "x"], ["launch/gpu_check.sh", "--only", "tea"], ["launch/plot_loss.sh", "one"]):
             result = run(*arguments)
             self.assertEqual(2, result.returncode, arguments)
             self.assertEqual(1, len(result.stderr.splitlines()), result.stderr)
