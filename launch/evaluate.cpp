@@ -27,7 +27,8 @@ void add_chunk(LanguageModel& model, const LaneBatch& batch, CarriedState& state
     const Sequences sequences{batch.time_steps, groups_of(batch.tokens, width, first, groups),
                               groups_of(batch.targets, width, first, groups),
                               groups_of(batch.lengths, rows, first, groups)};
-    model.forward(sequences, state, static_cast<int>(first), /*dropout_step=*/std::nullopt, losses);
+    model.forward(sequences, state, static_cast<int>(first), /*dropout_step=*/std::nullopt);
+    model.losses(losses);
     for (std::size_t g = 0; g < groups; ++g) sums[first + g] += losses[g];
   }
 }

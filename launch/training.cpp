@@ -143,10 +143,10 @@ NonFinite Training::forward_backward() {
   std::vector<double> losses(count(tiling.groups.local));
   for (int first = 0; first < tiling.groups.local; first += groups) {
     const Sequences sequences{batch_.time_steps, part(batch_.tokens, first), part(batch_.targets, first), {}};
-    model_.forward(sequences, state_, first, static_cast<std::uint64_t>(step_),
-                   std::span(losses).subspan(count(first), count(groups)));
+    model_.forward(sequences, state_, first, static_cast<std::uint64_t>(step_));
     model_.backward(1 / static_cast<float>(batch_.predictions));
     gradient_sync_.add_pass();
+    model_.losses(std::span(losses).subspan(count(first), count(groups)));
   }
   inject_corruption(model_.parameters(), *backend_);
   const NonFinite found = find_non_finite(model_.parameters(), losses, *backend_);

@@ -123,7 +123,7 @@ std::span<const float> LanguageModel::dropped(int place, std::span<const float> 
 }
 
 void LanguageModel::forward(const Sequences& sequences, CarriedState& state, int first_group,
-                            std::optional<std::uint64_t> dropout_step, std::span<double> losses) {
+                            std::optional<std::uint64_t> dropout_step) {
   const Span span(SpanKind::other, "forward");
   latest_ = sequences;
   latest_dropped_ = dropout_step.has_value() && settings_.dropout > 0;
@@ -162,7 +162,7 @@ void LanguageModel::forward(const Sequences& sequences, CarriedState& state, int
     x = dropped(l + 1, activation(l + 1));
   }
   // loss = -ln softmax(W x + b)[target]
-  output_->forward(sequences.time_steps, x, sequences.targets, losses);
+  output_->forward(sequences.time_steps, x, sequences.targets);
 }
 
 void LanguageModel::backward(float scale) {

@@ -55,10 +55,12 @@ class LanguageModel {
   void parameters_changed();
 
   /// Runs the lane groups [first_group, first_group + D) of `state`, D = pass.groups.local; the state
-  /// advances. losses: [D], sums of -ln p in nats. `dropout_step`: draws dropout masks for that step; none:
-  /// no dropout.
+  /// advances. `dropout_step`: draws dropout masks for that step; none: no dropout. A device may still be at
+  /// it when this returns, and at backward().
   void forward(const Sequences& sequences, CarriedState& state, int first_group,
-               std::optional<std::uint64_t> dropout_step, std::span<double> losses);
+               std::optional<std::uint64_t> dropout_step);
+  /// Of the latest forward(): [D], sums of -ln p in nats. Waits for the device.
+  void losses(std::span<double> losses) { output_->losses(losses); }
   /// Of the latest forward(): sets parameters().gradients() to those of `scale` * the sum of its losses.
   void backward(float scale);
   /// Of the latest forward(): [D*R, V] at time step t, host memory, on every rank.

@@ -112,11 +112,13 @@ class SoftmaxOutput {
   virtual ~SoftmaxOutput() = default;
   /// W: this rank's blocks, [classes of this rank, H]; bias: [classes of this rank].
   virtual void set_parameters(std::span<const float> W, std::span<const float> bias) = 0;
-  /// input: full [D, T, R, H]; targets: [D, T, R], -1 where nothing is predicted.
-  /// losses: [D], host memory: the sum of -ln p(target) over the group's predictions, summed over lanes
-  /// within a time step, then over time. Collective over the model axis.
-  virtual void forward(int time_steps, std::span<const float> input, std::span<const std::int32_t> targets,
-                       std::span<double> losses) = 0;
+  /// input: full [D, T, R, H]; targets: [D, T, R], -1 where nothing is predicted. Collective over the model
+  /// axis. A device may still be at it when this returns.
+  virtual void forward(int time_steps, std::span<const float> input,
+                       std::span<const std::int32_t> targets) = 0;
+  /// Of the latest forward(), [D], host memory: the sum of -ln p(target) over the group's predictions, summed
+  /// over lanes within a time step, then over time. Waits for the device.
+  virtual void losses(std::span<double> losses) = 0;
   /// Of the latest forward(): gradients of scale * sum of losses. d_input: blocked [D, K, T*R, H/G]; d_W and
   /// d_bias are set to the tree sum over the lane groups.
   virtual void backward(float scale, std::span<float> d_input, std::span<float> d_W,
@@ -193,8 +195,9 @@ class Backend {
   /// Every rank of `axis` gets the sum over its ranks of their `values`, in the order of runtime/tree.h.
   /// Collective over `axis`, which outlives this backend.
   virtual void all_reduce(Communicator& axis, std::span<float> values) = 0;
-  /// Sum of squares in double precision, over fixed pieces: the bits do not depend on threads.
-  virtual double sum_of_squares(std::span<const float> x) = 0;
+  /// Sums of squares in double precision, over fixed pieces: the bits do not depend on threads.
+  virtual std::vector<double> sums_of_squares(std::span<const std::span<const float>> arrays) = 0;
+  double sum_of_squares(std::span<const float> x) { return sums_of_squares({&x, 1}).front(); }
   /// Whether no element is infinite or NaN.
   virtual bool all_finite(std::span<const float> x) = 0;
   /// velocity = momentum * velocity + (scale * gradient + decay * value); value -= learning_rate * velocity.

@@ -105,17 +105,18 @@ void Optimizer::update(std::int64_t step, double learning_rate, float gradient_s
 
 double global_gradient_norm(ParameterTable& table, Backend& backend, Communicator& model_axis) {
   const Span span(SpanKind::optimizer, "gradient norm");
-  std::vector<double> squares;  // [parameter, block of this rank]
+  std::vector<std::span<const float>> blocks;  // [parameter, block of this rank]
   for (int i = 0; i < static_cast<int>(table.all().size()); ++i) {
     const Parameter& parameter = table[i];
     std::span<float> rest = table.gradient(i);
     for (int k = parameter.blocks.first; k < parameter.blocks.first + parameter.blocks.local; ++k) {
       const auto size = static_cast<std::size_t>(parameter.blocked.block_size(k));
-      squares.push_back(size == 0 ? 0 : backend.sum_of_squares(rest.first(size)));
+      blocks.push_back(rest.first(size));
       rest = rest.subspan(size);
     }
   }
 
+  const std::vector<double> squares = backend.sums_of_squares(blocks);
   std::vector<double> all(squares.size() * static_cast<std::size_t>(model_axis.size()));
   model_axis.all_gather(std::span<const double>(squares), std::span(all));
   double total = 0;

@@ -84,8 +84,11 @@ void CpuBackend::copy(std::span<const float> from, std::span<float> to) {
 
 void CpuBackend::add(std::span<const float> x, std::span<float> y) { elementwise::add(threads_, x, y); }
 
-double CpuBackend::sum_of_squares(std::span<const float> x) {
-  return elementwise::sum_of_squares(threads_, x);
+std::vector<double> CpuBackend::sums_of_squares(std::span<const std::span<const float>> arrays) {
+  std::vector<double> sums;
+  for (const std::span<const float> x : arrays)
+    sums.push_back(x.empty() ? 0 : elementwise::sum_of_squares(threads_, x));
+  return sums;
 }
 
 bool CpuBackend::all_finite(std::span<const float> x) { return elementwise::all_finite(threads_, x); }

@@ -76,15 +76,17 @@ class CpuSoftmaxOutput final : public SoftmaxOutput {
     });
   }
 
-  void forward(int time_steps, std::span<const float> input, std::span<const std::int32_t> targets,
-               std::span<double> losses) override {
+  void forward(int time_steps, std::span<const float> input, std::span<const std::int32_t> targets) override {
     const Span span(SpanKind::pointwise, "softmax forward");
     begin(time_steps, input, targets);
-    check(losses.size() == groups(), "softmax: losses must be [D]");
     for_chunks([&](const Chunk& chunk, std::vector<float>&) { compute_logits(chunk); });
     model_axis_.all_reduce(std::span(maxima_), Reduction::max);
     for_chunks([&](const Chunk& chunk, std::vector<float>&) { compute_totals(chunk); });
     model_axis_.all_reduce(std::span(totals_));
+  }
+
+  void losses(std::span<double> losses) override {
+    check(losses.size() == groups(), "softmax: losses must be [D]");
     for (std::size_t d = 0; d < groups(); ++d) losses[d] = group_loss(d);
   }
 

@@ -87,8 +87,8 @@ void CudaBackend::all_reduce(Communicator& axis, std::span<float> values) {
   sums_.try_emplace(&axis, device_, exchange_over(axis)).first->second.sum(values);
 }
 
-double CudaBackend::sum_of_squares(std::span<const float> x) {
-  return elementwise::sum_of_squares(device_, x);
+std::vector<double> CudaBackend::sums_of_squares(std::span<const std::span<const float>> arrays) {
+  return elementwise::sums_of_squares(device_, arrays);
 }
 
 bool CudaBackend::all_finite(std::span<const float> x) { return elementwise::all_finite(device_, x); }

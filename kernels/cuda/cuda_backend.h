@@ -39,7 +39,7 @@ class CudaBackend final : public Backend {
   void copy(std::span<const float> from, std::span<float> to) override;
   void add(std::span<const float> x, std::span<float> y) override;
   void all_reduce(Communicator& axis, std::span<float> values) override;
-  double sum_of_squares(std::span<const float> x) override;
+  std::vector<double> sums_of_squares(std::span<const std::span<const float>> arrays) override;
   bool all_finite(std::span<const float> x) override;
   void sgd(float learning_rate, float momentum, float weight_decay, float gradient_scale,
            std::span<const float> gradient, std::span<float> velocity, std::span<float> value) override;

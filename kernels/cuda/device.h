@@ -84,6 +84,7 @@ class Device {
 template <class T>
 class PinnedArray {
  public:
+  PinnedArray() = default;
   explicit PinnedArray(std::size_t size) : size_(size) {
     verify(cudaMallocHost(reinterpret_cast<void**>(&data_), size * sizeof(T)), "cudaMallocHost");
   }

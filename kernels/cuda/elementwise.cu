@@ -87,17 +87,30 @@ void add(Device& device, std::span<const float> x, std::span<float> y) {
   launch(device, add_elements, for_elements(y.size()), x.data(), y.data(), y.size());
 }
 
-double sum_of_squares(Device& device, std::span<const float> x) {
-  if (x.empty()) return 0;
-  std::vector<double> sums((x.size() + kPiece - 1) / kPiece * kSums);
-  const std::size_t bytes = sums.size() * sizeof(double);
-  check(bytes <= Device::kWorkspaceBytes, "sum of squares: too many elements");
-  launch(device, add_squares, for_elements(sums.size()), x.data(), x.size(),
-         static_cast<double*>(device.workspace()));
-  device.to_host(device.workspace(), sums.data(), bytes);
-  return tree_sum(sums.size() / kSums, [&](std::size_t piece) {
-    return tree_sum(kSums, [&](std::size_t j) { return sums[piece * kSums + j]; });
-  });
+std::vector<double> sums_of_squares(Device& device, std::span<const std::span<const float>> arrays) {
+  std::vector<std::size_t> first;  // of each array's sums, and of the last one's end
+  first.push_back(0);
+  for (const std::span<const float> x : arrays)
+    first.push_back(first.back() + (x.size() + kPiece - 1) / kPiece * kSums);
+  const std::size_t bytes = first.back() * sizeof(double);
+  check(bytes <= Device::kWorkspaceBytes, "sums of squares: too many elements");
+  auto* const on_device = static_cast<double*>(device.workspace());
+  for (std::size_t i = 0; i < arrays.size(); ++i)
+    launch(device, add_squares, for_elements(first[i + 1] - first[i]), arrays[i].data(), arrays[i].size(),
+           on_device + first[i]);
+  std::vector<double> sums(first.back());
+  if (bytes > 0) device.to_host(on_device, sums.data(), bytes);
+
+  const auto total = [&](std::size_t i) {
+    const double* of_array = sums.data() + first[i];
+    const std::size_t pieces = (first[i + 1] - first[i]) / kSums;
+    return pieces == 0 ? 0 : tree_sum(pieces, [&](std::size_t piece) {
+      return tree_sum(kSums, [&](std::size_t j) { return of_array[piece * kSums + j]; });
+    });
+  };
+  std::vector<double> totals;
+  for (std::size_t i = 0; i < arrays.size(); ++i) totals.push_back(total(i));
+  return totals;
 }
 
 bool all_finite(Device& device, std::span<const float> x) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <span>
+#include <vector>
 
 #include "kernels/cuda/device.h"
 #include "runtime/backend.h"
@@ -13,8 +14,9 @@ void fill(Device& device, std::span<float> x, float value);
 void copy(Device& device, std::span<const float> from, std::span<float> to);
 void add(Device& device, std::span<const float> x, std::span<float> y);  ///< y += x
 
-/// Pieces of a fixed size, merged in the tree of runtime/tree.h. Waits for the device.
-double sum_of_squares(Device& device, std::span<const float> x);
+/// Of each array, over pieces of a fixed size, merged in the tree of runtime/tree.h. Waits for the device,
+/// once.
+std::vector<double> sums_of_squares(Device& device, std::span<const std::span<const float>> arrays);
 /// Waits for the device.
 bool all_finite(Device& device, std::span<const float> x);
 

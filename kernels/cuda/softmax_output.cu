@@ -180,7 +180,7 @@ class CudaSoftmaxOutput final : public SoftmaxOutput {
     bias_ = device.allocate<float>(blocks() * width_);
     logits_ = device.allocate<float>(max_rows() * blocks() * width_);
     losses_ = device.allocate<double>(max_rows());
-    host_losses_.resize(max_rows());
+    host_losses_ = PinnedArray<double>(max_rows());
     const std::size_t ranks = size(model_axis.size());
     of_blocks_ = device.allocate<RowStatistics>(blocks() * max_rows());
     of_rank_ = device.allocate<RowStatistics>(max_rows());
@@ -198,17 +198,22 @@ class CudaSoftmaxOutput final : public SoftmaxOutput {
     device_.copy(bias.data(), bias_.view().data(), bias.size_bytes());
   }
 
-  void forward(int time_steps, std::span<const float> input, std::span<const std::int32_t> targets,
-               std::span<double> losses) override {
+  void forward(int time_steps, std::span<const float> input, std::span<const std::int32_t> targets) override {
     const Span span(SpanKind::pointwise, "softmax forward");
-    check(losses.size() == groups(), "softmax: losses must be [D]");
     begin(time_steps, input, targets);
     for (std::size_t k = 0; k < blocks(); ++k)
       products().logits.run(input.data(), W_of(k), logits_of(0, k), shape_.tiling.groups.local);
     find_statistics();
     launch(device_, find_losses, for_elements(all_rows()), all_rows(), of_all_.view().data(), targets_.data(),
            losses_.view().data());
-    device_.to_host(losses_.view().data(), host_losses_.data(), all_rows() * sizeof(double));
+    verify(cudaMemcpyAsync(host_losses_.data(), losses_.view().data(), all_rows() * sizeof(double),
+                           cudaMemcpyDeviceToHost, device_.stream()),
+           "cudaMemcpyAsync from the GPU");
+  }
+
+  void losses(std::span<double> losses) override {
+    check(losses.size() == groups(), "softmax: losses must be [D]");
+    device_.synchronize();
     for (std::size_t d = 0; d < groups(); ++d) losses[d] = group_loss(d);
   }
 
@@ -327,11 +332,12 @@ class CudaSoftmaxOutput final : public SoftmaxOutput {
     merge(model_axis_.size(), of_ranks_, of_all_);
   }
 
-  double group_loss(std::size_t group) const {
+  double group_loss(std::size_t group) {
     double total = 0;
     for (std::size_t row = 0; row < rows_; row += rows_of_group()) {
       double of_step = 0;
-      for (std::size_t i = 0; i < rows_of_group(); ++i) of_step += host_losses_[group * rows_ + row + i];
+      for (std::size_t i = 0; i < rows_of_group(); ++i)
+        of_step += host_losses_.data()[group * rows_ + row + i];
       total += of_step;
     }
     return total;
@@ -393,7 +399,7 @@ class CudaSoftmaxOutput final : public SoftmaxOutput {
   Buffer<float> logits_;                                           ///< [D, K, rows, width]
   Buffer<RowStatistics> of_blocks_, of_rank_, of_ranks_, of_all_;  ///< [K, D, rows], …, [M, D, rows], …
   Buffer<double> losses_;                                          ///< [D, rows]
-  std::vector<double> host_losses_;
+  PinnedArray<double> host_losses_;
 
   BlockGather gather_;
   Buffer<float> of_step_, rows_of_step_;  ///< [K, D*R, width], [D*R, G * width]

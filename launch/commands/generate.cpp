@@ -27,9 +27,8 @@ class Reader {
     while (!tokens.empty()) {
       const auto chunk = tokens.first(std::min<std::size_t>(tokens.size(), kPromptChunk));
       const std::vector<std::int32_t> no_targets(chunk.size(), -1);
-      double loss = 0;
       const int steps = static_cast<int>(chunk.size());
-      model_.forward({steps, chunk, no_targets, {}}, state_, 0, /*dropout_step=*/std::nullopt, {&loss, 1});
+      model_.forward({steps, chunk, no_targets, {}}, state_, 0, /*dropout_step=*/std::nullopt);
       model_.logits(steps - 1, logits_);
       tokens = tokens.subspan(chunk.size());
     }

@@ -87,8 +87,9 @@ void run_rank(const Case& given, const Input& in, const Tiling& tiling, Communic
                                               .tiling = tiling},
                                              model_axis, threads);
   layer->set_parameters(W, bias);
-  layer->forward(given.time_steps, x, targets.to_full<std::int32_t>(in.targets), losses);
+  layer->forward(given.time_steps, x, targets.to_full<std::int32_t>(in.targets));
   layer->backward(given.scale, d_input, d_W, d_bias);
+  layer->losses(losses);
   const auto logits = all_logits(*layer, logit_layout);
 
   layout.from_blocked(std::span<const float>(d_input), result.d_input);
@@ -249,7 +250,8 @@ TEST(SoftmaxOutput, TakesFewerTimeStepsAfterMore) {
   std::vector<double> losses(4);
   const auto forward = [&](const Case& given, const Input& input) {
     layer->forward(given.time_steps, SequenceLayout{tiling, given.time_steps, 24}.to_full<float>(input.x),
-                   SequenceLayout{tiling, given.time_steps, 1}.to_full<std::int32_t>(input.targets), losses);
+                   SequenceLayout{tiling, given.time_steps, 1}.to_full<std::int32_t>(input.targets));
+    layer->losses(losses);
   };
 
   forward(longer, before);

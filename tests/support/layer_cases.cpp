@@ -365,7 +365,8 @@ class SoftmaxOnRank final : public LayerOnRank {
 
     std::vector<double> losses(size(pass_.groups.local));
     layer_->set_parameters(W_.view(), bias_.view());
-    layer_->forward(time_steps, x_.first(units.full_size()), targets, losses);
+    layer_->forward(time_steps, x_.first(units.full_size()), targets);
+    layer_->losses(losses);
     write_logits(time_steps, out);
     layer_->backward(static_cast<float>(kSoftmaxLossScale), d_x_.first(units.blocked_size()), d_W_.view(),
                      d_bias_.view());

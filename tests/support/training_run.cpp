@@ -104,10 +104,10 @@ class Trainer {
       const reference::SequenceLayout layout{tiling, what_.time_steps, 1};
       const auto tokens = layout.to_full<std::int32_t>(chunk.tokens);
       const auto targets = layout.to_full<std::int32_t>(chunk.targets);
-      model_.forward({what_.time_steps, tokens, targets, {}}, state_, first, size(step),
-                     std::span(losses).subspan(size(first), size(groups)));
+      model_.forward({what_.time_steps, tokens, targets, {}}, state_, first, size(step));
       model_.backward(1 / static_cast<float>(chunk.predictions));
       gradient_sync_.add_pass();
+      model_.losses(std::span(losses).subspan(size(first), size(groups)));
     }
     gradient_sync_.finish(grid_.data());
 

@@ -101,7 +101,8 @@ TEST_F(CudaBackendTest, LayersTakeNoMemoryInASecondPass) {
   const auto pass = [&] {
     lookup->forward(3, table.view(), tokens, x.view());
     output->set_parameters(table.view(), bias.view());
-    output->forward(3, x.view(), tokens, losses);
+    output->forward(3, x.view(), tokens);
+    output->losses(losses);
     output->backward(1, d_x.view(), table.view(), bias.view());
     lookup->backward(3, d_x.view(), tokens, table.view());
     backend->sum_of_squares(table.view());

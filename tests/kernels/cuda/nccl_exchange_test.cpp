@@ -165,9 +165,14 @@ TEST_F(NcclExchangeTest, NamesThePeerThatDoesNotCome) {
 
 TEST_F(NcclExchangeTest, HearsOfAPeerThatFailed) {
   std::string heard;
+  std::atomic<bool> ready = false;  // making an exchange would hear of it, too
   const auto body = [&](Device& device, Communicator& world) {
     const auto exchange = make_nccl_exchange(device, world);
-    if (world.rank() == 1) throw UserError("no such file");
+    if (world.rank() == 1) {
+      while (!ready) std::this_thread::yield();
+      throw UserError("no such file");
+    }
+    ready = true;
     auto memory = device.allocate<float>(4);
     heard =
         error_of<PeerError>([&] { exchange->all_to_all(memory.view().data(), memory.view().data() + 2, 1); });

@@ -66,7 +66,8 @@ class Layer {
   double loss(const Floats& x, const std::vector<std::int32_t>& targets) {
     std::vector<double> losses(1);
     x_ = DeviceTensor(*cuda_, x);
-    layer_->forward(static_cast<int>(targets.size()) / rows_, x_.view(), targets, losses);
+    layer_->forward(static_cast<int>(targets.size()) / rows_, x_.view(), targets);
+    layer_->losses(losses);
     return losses.front();
   }
   struct Gradients {
