@@ -9,8 +9,6 @@
 namespace lamina::cuda {
 namespace {
 
-constexpr int kMaxLeaves = 64;  // of tree_sum()
-
 std::size_t size(int n) { return static_cast<std::size_t>(n); }
 
 /// [M, groups, K, rows, width]
@@ -58,14 +56,14 @@ __global__ void add_blocks(BlockedSizes sizes, std::size_t first_group, std::siz
 
 void check_axis(const Share& blocks, const Exchange& model_axis) {
   check(blocks.local * model_axis.size() == blocks.count, "blocks: the model axis must own all of them");
-  check(blocks.local <= kMaxLeaves && model_axis.size() <= kMaxLeaves, "blocks: too many");
+  check(blocks.local <= kMostLeaves && model_axis.size() <= kMostLeaves, "blocks: too many");
 }
 
 }  // namespace
 
 void sum_in_tree_order(Device& device, int count, const float* leaves, std::size_t stride, float* out,
                        std::size_t size) {
-  check(count >= 1 && count <= kMaxLeaves && std::has_single_bit(static_cast<unsigned>(count)),
+  check(count >= 1 && count <= kMostLeaves && std::has_single_bit(static_cast<unsigned>(count)),
         "sum in tree order: so many leaves are no full tree");
   launch(device, add_leaves, for_elements(size), count, leaves, stride, out, size);
 }

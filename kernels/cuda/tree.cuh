@@ -15,7 +15,10 @@ __device__ __forceinline__ auto tree_merge_of(const Leaf& leaf, const Merge& mer
   }
 }
 
-/// leaf(0) … leaf(count - 1), merged as merge(left, right) -> merged; `count` is a power of two, at most 64.
+inline constexpr int kMostLeaves = 64;
+
+/// leaf(0) … leaf(count - 1), merged as merge(left, right) -> merged; `count` is a power of two, at most
+/// kMostLeaves.
 /// The leaves are asked for in order. Unrolled for each count, so that nothing waits in local memory.
 template <class Leaf, class Merge>
 __device__ __forceinline__ auto tree_merge(int count, const Leaf& leaf, const Merge& merge) {

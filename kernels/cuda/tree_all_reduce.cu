@@ -2,6 +2,8 @@
 #include <cstdint>
 
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/loops.cuh"
+#include "kernels/cuda/tree.cuh"
 #include "kernels/cuda/tree_all_reduce.h"
 
 namespace lamina::cuda {
@@ -13,19 +15,8 @@ constexpr std::size_t kGrain = 4;
 /// Received by each rank: below this a second exchange costs more than it saves.
 constexpr std::size_t kEverywhere = std::size_t{1} << 14;
 
-/// Sum of first[0], first[stride] … first[(kCount - 1) * stride]; kCount is a power of two.
-template <int kCount>
-__device__ __forceinline__ float tree_of(const float* first, std::size_t stride) {
-  if constexpr (kCount == 1) {
-    return *first;
-  } else {
-    return __fadd_rn(tree_of<kCount / 2>(first, stride),
-                     tree_of<kCount / 2>(first + kCount / 2 * stride, stride));
-  }
-}
-
-/// The same for any number of values, as TreeMerger adds them.
-__device__ __forceinline__ float tree_of_any(int count, const float* first, std::size_t stride) {
+/// Sum of any number of values, as TreeMerger adds them: first[0], first[stride], …
+__device__ __forceinline__ float sum_of_any(int count, const float* first, std::size_t stride) {
   float waiting[kLevels];
   int held = 0;
   for (int i = 0; i < count; ++i) {
@@ -38,16 +29,14 @@ __device__ __forceinline__ float tree_of_any(int count, const float* first, std:
   return total;
 }
 
-/// sums[i] = tree sum over r of received[r][i]; received: [ranks, count]. kRanks 0: any number.
-template <int kRanks>
+/// sums[i] = tree sum over r of received[r][i]; received: [ranks, count].
 __global__ void add_ranks(const float* received, std::size_t count, int ranks, float* sums) {
-  const std::size_t threads = static_cast<std::size_t>(gridDim.x) * blockDim.x;
-  for (std::size_t i = static_cast<std::size_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
-       i += threads) {
-    if constexpr (kRanks == 0)
-      sums[i] = tree_of_any(ranks, received + i, count);
-    else
-      sums[i] = tree_of<kRanks>(received + i, count);
+  const bool is_full = (ranks & (ranks - 1)) == 0 && ranks <= kMostLeaves;
+  for (std::size_t i = first_element(); i < count; i += element_stride()) {
+    const float* first = received + i;
+    sums[i] = is_full
+                  ? tree_sum(ranks, [&](int rank) { return first[static_cast<std::size_t>(rank) * count]; })
+                  : sum_of_any(ranks, first, count);
   }
 }
 
@@ -95,19 +84,7 @@ float* TreeAllReduce::scratch(std::size_t size) {
 }
 
 void TreeAllReduce::add_up(const float* received, std::size_t count, float* sums) {
-  const auto run = [&](auto* kernel) {
-    launch(device_, kernel, for_elements(count), received, count, static_cast<int>(ranks_), sums);
-  };
-  switch (ranks_) {
-    case 2:
-      return run(add_ranks<2>);
-    case 4:
-      return run(add_ranks<4>);
-    case 8:
-      return run(add_ranks<8>);
-    default:
-      return run(add_ranks<0>);
-  }
+  launch(device_, add_ranks, for_elements(count), received, count, static_cast<int>(ranks_), sums);
 }
 
 }  // namespace lamina::cuda

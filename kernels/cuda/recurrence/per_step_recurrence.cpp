@@ -255,24 +255,26 @@ void PerStepRecurrence::gather_blocks(const float* own, int rows, int width, con
   place_blocks(device_, gathered_.view().data(), axis_.size(), at_.groups, at_.own_blocks, rows, width, to);
 }
 
+const MatrixProduct& PerStepRecurrence::made(std::map<int, MatrixProduct>& products, int rows,
+                                             const ProductShape& shape) {
+  const auto found = products.find(rows);
+  if (found != products.end()) return found->second;
+  return products.try_emplace(rows, device_, shape, operands_of(shape_)).first->second;
+}
+
 const MatrixProduct& PerStepRecurrence::input_product(int rows) {
-  const auto found = input_products_.find(rows);
-  if (found != input_products_.end()) return found->second;
   const std::int64_t I = shape_.inputs;
-  return input_products_
-      .try_emplace(rows, device_,
-                   ProductShape{.m = rows,
-                                .n = width(),
-                                .k = I,
-                                .transposed_B = true,
-                                .row_A = I,
-                                .row_B = I,
-                                .row_C = width(),
-                                .batch_A = 0,
-                                .batch_B = width() * I,
-                                .batch_C = gates_block()},
-                   operands_of(shape_))
-      .first->second;
+  return made(input_products_, rows,
+              {.m = rows,
+               .n = width(),
+               .k = I,
+               .transposed_B = true,
+               .row_A = I,
+               .row_B = I,
+               .row_C = width(),
+               .batch_A = 0,
+               .batch_B = width() * I,
+               .batch_C = gates_block()});
 }
 
 // W_x x of all time steps, and its statistics: one product and one exchange.
@@ -535,24 +537,19 @@ void PerStepRecurrence::round_gradients() {
 // dW = da^T B of one group and block, B [rows, inputs]
 const MatrixProduct& PerStepRecurrence::weight_product(std::map<int, MatrixProduct>& products, int rows,
                                                        int inputs, bool adds) {
-  const auto found = products.find(rows);
-  if (found != products.end()) return found->second;
-  return products
-      .try_emplace(rows, device_,
-                   ProductShape{.m = width(),
-                                .n = inputs,
-                                .k = rows,
-                                .transposed_A = true,
-                                .row_A = width(),
-                                .row_B = inputs,
-                                .row_C = inputs,
-                                .batch_A = gates_block(),
-                                .batch_B = 0,
-                                .batch_C = width() * inputs,
-                                .adds = adds,
-                                .packed = true},
-                   operands_of(shape_))
-      .first->second;
+  return made(products, rows,
+              {.m = width(),
+               .n = inputs,
+               .k = rows,
+               .transposed_A = true,
+               .row_A = width(),
+               .row_B = inputs,
+               .row_C = inputs,
+               .batch_A = gates_block(),
+               .batch_B = 0,
+               .batch_C = width() * inputs,
+               .adds = adds,
+               .packed = true});
 }
 
 void PerStepRecurrence::weight_gradients(const LstmParameters<float>& d_parameters) {
@@ -572,22 +569,17 @@ void PerStepRecurrence::weight_gradients(const LstmParameters<float>& d_paramete
 
 // The share of each block in dL/dx = da_x W_x
 const MatrixProduct& PerStepRecurrence::input_gradient_product(int rows) {
-  const auto found = input_gradient_products_.find(rows);
-  if (found != input_gradient_products_.end()) return found->second;
   const std::int64_t I = shape_.inputs;
-  return input_gradient_products_
-      .try_emplace(rows, device_,
-                   ProductShape{.m = rows,
-                                .n = I,
-                                .k = width(),
-                                .row_A = width(),
-                                .row_B = I,
-                                .row_C = I,
-                                .batch_A = gates_block(),
-                                .batch_B = width() * I,
-                                .batch_C = rows * I},
-                   operands_of(shape_))
-      .first->second;
+  return made(input_gradient_products_, rows,
+              {.m = rows,
+               .n = I,
+               .k = width(),
+               .row_A = width(),
+               .row_B = I,
+               .row_C = I,
+               .batch_A = gates_block(),
+               .batch_B = width() * I,
+               .batch_C = rows * I});
 }
 
 // dL/dx = the sum over all unit blocks of da_x W_x, in chunks of time steps.

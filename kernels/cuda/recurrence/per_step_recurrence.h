@@ -58,6 +58,7 @@ class PerStepRecurrence : public Recurrence {
   void input_gradient(std::span<float> d_input);
 
   // Products, each made when its row count first comes.
+  const MatrixProduct& made(std::map<int, MatrixProduct>& products, int rows, const ProductShape& shape);
   const MatrixProduct& input_product(int rows);
   const MatrixProduct& input_gradient_product(int rows);
   const MatrixProduct& weight_product(std::map<int, MatrixProduct>& products, int rows, int inputs,

@@ -1,4 +1,5 @@
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/loops.cuh"
 #include "kernels/cuda/recurrence/row_sums.cuh"
 #include "kernels/cuda/recurrence/sequence_kernels.h"
 #include "kernels/cuda/tree.cuh"
@@ -8,20 +9,18 @@ namespace {
 
 constexpr int kThreads = 256;
 
-__device__ std::int64_t thread_index() {
-  return static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-}
-__device__ std::int64_t thread_count() { return static_cast<std::int64_t>(gridDim.x) * blockDim.x; }
-
-LaunchShape for_warps(std::int64_t count) { return for_elements(static_cast<std::size_t>(count) * 32); }
+__device__ std::int64_t first_index() { return static_cast<std::int64_t>(first_element()); }
+__device__ std::int64_t index_stride() { return static_cast<std::int64_t>(element_stride()); }
 
 // --- moments of the input side ----------------------------------------------------------------------------
 
 __global__ void measure_inputs_kernel(Sequence at, int steps, const float* a_x, float* partial) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int lane = static_cast<int>(threadIdx.x);
   const std::int64_t rows = static_cast<std::int64_t>(steps) * at.lanes();
   const std::int64_t all_rows = static_cast<std::int64_t>(at.max_steps) * at.lanes();
-  for (std::int64_t i = thread_index() / 32; i < at.blocks * rows; i += thread_count() / 32) {
+  for (std::size_t item = first_row(); item < static_cast<std::size_t>(at.blocks * rows);
+       item += row_stride()) {
+    const auto i = static_cast<std::int64_t>(item);
     const int p = static_cast<int>(i / rows), t = static_cast<int>(i % rows / at.lanes());
     const int d = static_cast<int>(i % at.lanes()) / at.rows, r = static_cast<int>(i % at.rows);
     const RowPair moments = row_moments(a_x + at.gates(d, p, t, r), 4 * at.units, lane);
@@ -33,10 +32,11 @@ __global__ void measure_inputs_kernel(Sequence at, int steps, const float* a_x, 
 }
 
 __global__ void merge_inputs_kernel(Sequence at, int steps, const float* all, SavedNormals of_x) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int lane = static_cast<int>(threadIdx.x);
   const std::int64_t rows = static_cast<std::int64_t>(steps) * at.lanes();
   const std::int64_t all_rows = static_cast<std::int64_t>(at.max_steps) * at.lanes();
-  for (std::int64_t i = thread_index() / 32; i < rows; i += thread_count() / 32) {
+  for (std::size_t item = first_row(); item < static_cast<std::size_t>(rows); item += row_stride()) {
+    const auto i = static_cast<std::int64_t>(item);
     const Normal normal =
         merge_moments(at.all_blocks, 4 * at.units, at.epsilon, lane, [&](int block) -> RowPair {
           const float* first = all + 2 * block * all_rows + i;
@@ -56,7 +56,7 @@ struct ChunkColumn {
   std::int64_t place;  ///< in [D, K, width]
 
   __device__ ChunkColumn(const Sequence& at, int width)
-      : chunk(static_cast<int>(blockIdx.y)), place(thread_index()) {
+      : chunk(static_cast<int>(blockIdx.y)), place(first_index()) {
     j = static_cast<int>(place % width);
     k = static_cast<int>(place / width % at.own_blocks);
     d = static_cast<int>(place / width / at.own_blocks);
@@ -144,7 +144,7 @@ LaunchShape for_columns(const Sequence& at, int steps, int width) {
 
 __global__ void sum_chunks_kernel(const float* sums, int chunks, std::int64_t chunk, int groups,
                                   std::int64_t count, float* out) {
-  for (std::int64_t i = thread_index(); i < count; i += thread_count())
+  for (std::int64_t i = first_index(); i < count; i += index_stride())
     out[i] = tree_sum(groups, [&](int d) {
       float sum = 0;
       for (int n = 0; n < chunks; ++n) sum = sum + sums[n * chunk + d * count + i];
@@ -156,7 +156,7 @@ __global__ void sum_chunks_kernel(const float* sums, int chunks, std::int64_t ch
 
 __global__ void place_blocks_kernel(const float* from, std::int64_t count, int groups, int own_blocks,
                                     int rows, int width, PlacedBlocks to) {
-  for (std::int64_t i = thread_index(); i < count; i += thread_count()) {
+  for (std::int64_t i = first_index(); i < count; i += index_stride()) {
     const std::int64_t tile = i / width / rows, row = i / width % rows;
     const std::int64_t k = tile % own_blocks, d = tile / own_blocks % groups,
                        rank = tile / own_blocks / groups;
@@ -166,7 +166,7 @@ __global__ void place_blocks_kernel(const float* from, std::int64_t count, int g
 
 __global__ void pack_blocks_kernel(PlacedBlocks from, std::int64_t count, int own_blocks, int rows, int width,
                                    float* to) {
-  for (std::int64_t i = thread_index(); i < count; i += thread_count()) {
+  for (std::int64_t i = first_index(); i < count; i += index_stride()) {
     const std::int64_t tile = i / width / rows, row = i / width % rows;
     const std::int64_t k = tile % own_blocks, d = tile / own_blocks;
     to[i] = from.to[d * from.group + k * from.block + row * from.row + i % width];
@@ -175,7 +175,7 @@ __global__ void pack_blocks_kernel(PlacedBlocks from, std::int64_t count, int ow
 
 __global__ void round_blocks_kernel(PlacedBlocks from, std::int64_t count, int blocks, int rows, int width,
                                     RoundedBlocks to) {
-  for (std::int64_t i = thread_index(); i < count; i += thread_count()) {
+  for (std::int64_t i = first_index(); i < count; i += index_stride()) {
     const std::int64_t tile = i / width / rows, row = i / width % rows, k = tile % blocks, d = tile / blocks;
     to.to[d * to.group + k * to.block + row * to.row + i % width] =
         __float2bfloat16(from.to[d * from.group + k * from.block + row * from.row + i % width]);
@@ -185,7 +185,7 @@ __global__ void round_blocks_kernel(PlacedBlocks from, std::int64_t count, int b
 __global__ void sum_leaves_kernel(Leaves leaves, std::int64_t count, int groups, int rows, int columns,
                                   int ranks, float* out) {
   const int share = columns / ranks;
-  for (std::int64_t i = thread_index(); i < count; i += thread_count()) {
+  for (std::int64_t i = first_index(); i < count; i += index_stride()) {
     const std::int64_t lane = i / share, rank = lane / rows / groups;
     const float* first = leaves.at(static_cast<int>(lane / rows % groups), static_cast<int>(lane % rows)) +
                          rank * share + i % share;
@@ -195,7 +195,7 @@ __global__ void sum_leaves_kernel(Leaves leaves, std::int64_t count, int groups,
 
 __global__ void sum_leaves_to_blocks_kernel(Leaves leaves, std::int64_t count, int rows, int columns,
                                             int width, PlacedBlocks out) {
-  for (std::int64_t i = thread_index(); i < count; i += thread_count()) {
+  for (std::int64_t i = first_index(); i < count; i += index_stride()) {
     const int column = static_cast<int>(i % columns), lane = static_cast<int>(i / columns);
     const int d = lane / rows, r = lane % rows;
     const float* first = leaves.at(d, r) + column;
@@ -212,13 +212,14 @@ LaunchShape for_count(std::int64_t count) { return for_elements(static_cast<std:
 }  // namespace
 
 void measure_inputs(const Device& device, const Sequence& at, int steps, const float* a_x, float* partial) {
-  launch(device, measure_inputs_kernel, for_warps(product(at.blocks, steps, at.lanes())), at, steps, a_x,
-         partial);
+  launch(device, measure_inputs_kernel,
+         for_rows(static_cast<std::size_t>(product(at.blocks, steps, at.lanes()))), at, steps, a_x, partial);
 }
 
 void merge_inputs(const Device& device, const Sequence& at, int steps, const float* all,
                   const SavedNormals& of_x) {
-  launch(device, merge_inputs_kernel, for_warps(product(steps, at.lanes(), 1)), at, steps, all, of_x);
+  launch(device, merge_inputs_kernel, for_rows(static_cast<std::size_t>(product(steps, at.lanes(), 1))), at,
+         steps, all, of_x);
 }
 
 void finish_gates(const Device& device, const FinishBackward& b, float* sums) {
