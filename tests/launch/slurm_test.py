@@ -1,4 +1,4 @@
-# ctest: labels=program,mpi,slurm,fault timeout=240
+# ctest: labels=program,mpi,slurm,fault timeout=900
 """The batch template on a real Slurm of two nodes: a preempted job saves, is requeued, goes on and ends with the bits of
 the undisturbed run."""
 import pathlib
@@ -11,7 +11,7 @@ sys.path.append(str(ROOT / "tests" / "support"))
 
 from program import PROGRAM, ProgramTest, tensors, training
 from slurm import Slurm, missing
-from supervised import until
+from supervised import PATIENCE, until
 
 TEMPLATE = ROOT / "launch" / "cluster" / "slurm.sbatch"
 STEPS = 8000
@@ -32,13 +32,13 @@ class SlurmTest(ProgramTest):
         return slurm.submit("--nodes=2", "--ntasks-per-node=1", "--time=10", f"--output={self.log}", *options, TEMPLATE, *more,
                             environment=ENVIRONMENT)
 
-    def wait_for(self, words, times=1, seconds=60):
+    def wait_for(self, words, times=1):
         def said():
             return self.log.exists() and self.log.read_text().count(words) >= times
-        self.assertTrue(until(said, seconds), f"not {times} times '{words}' in:\n{self.log.exists() and self.log.read_text()}")
+        self.assertTrue(until(said, PATIENCE), f"not {times} times '{words}' in:\n{self.log.exists() and self.log.read_text()}")
 
     def assert_completes(self, slurm, job, restarts):
-        until(lambda: slurm.state(job) not in ("RUNNING", "PENDING", "COMPLETING", "REQUEUED"), 90)
+        until(lambda: slurm.state(job) not in ("RUNNING", "PENDING", "COMPLETING", "REQUEUED"), PATIENCE)
         shown = slurm.show(job)
         self.assertEqual((shown.get("JobState"), shown.get("Restarts")), ("COMPLETED", str(restarts)), self.log.read_text())
 
