@@ -60,17 +60,17 @@ std::string StepAgreement::non_finite_text(const ParameterTable& table) const {
   return "every number is finite";
 }
 
-NonFinite find_non_finite(ParameterTable& table, std::span<const double> losses, Backend& backend) {
+NonFinite find_non_finite(ParameterTable& table, std::span<const double> losses,
+                          const std::vector<bool>& gradients, Backend& backend) {
   const Span span(SpanKind::other, "check for finite numbers");
   const bool losses_are_finite = std::ranges::all_of(losses, [](double loss) { return std::isfinite(loss); });
-  if (losses_are_finite && backend.all_finite(table.gradients())) return {};
+  const auto last = std::find(gradients.rbegin(), gradients.rend(), true);
+  if (losses_are_finite && last == gradients.rend()) return {};
   const int count = static_cast<int>(table.all().size());
   for (int i = 0; i < count; ++i)
     if (!backend.all_finite(table.value(i))) return {Place::parameter, i};
   if (!losses_are_finite) return {Place::loss, 0};
-  for (int i = count - 1; i >= 0; --i)
-    if (!backend.all_finite(table.gradient(i))) return {Place::gradient, i};
-  return {};
+  return {Place::gradient, static_cast<std::int32_t>(gradients.rend() - last) - 1};
 }
 
 }  // namespace lamina

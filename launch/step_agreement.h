@@ -45,8 +45,10 @@ class StepAgreement {
   int first_rank_ = 0;
 };
 
-/// What is not finite on this rank after a backward pass, before gradients are summed over ranks. The
-/// backward pass reaches the last parameters first, so of several gradients the last one is named.
-NonFinite find_non_finite(ParameterTable& table, std::span<const double> losses, Backend& backend);
+/// What is not finite on this rank after a backward pass. `gradients`: by parameter, whether this rank's own
+/// gradient is not. The backward pass reaches the last parameters first, so of several gradients the last one
+/// is named.
+NonFinite find_non_finite(ParameterTable& table, std::span<const double> losses,
+                          const std::vector<bool>& gradients, Backend& backend);
 
 }  // namespace lamina

@@ -42,12 +42,15 @@ Tiling tiling_of_pass(const ProcessGrid& grid) {
   return pass;
 }
 
-/// Spoils numbers on the order of a test.
-void inject_corruption(ParameterTable& table, Backend& backend) {
-  if (injected_corruption(FaultPoint::gradient)) {
-    const float nan = std::numeric_limits<float>::quiet_NaN();
-    backend.to_device(std::span(&nan, 1), table.gradients().first(1));
-  }
+// Both spoil numbers on the order of a test.
+
+void spoil_gradient(std::span<float> gradients, Backend& backend) {
+  if (!injected_corruption(FaultPoint::gradient)) return;
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  backend.to_device(std::span(&nan, 1), gradients.first(1));
+}
+
+void spoil_parameter(ParameterTable& table, Backend& backend) {
   if (injected_corruption(FaultPoint::parameter)) {
     float value = 0;
     backend.to_host(table.values().first(1), std::span(&value, 1));
@@ -73,7 +76,7 @@ Training::Training(const Configuration& configuration, std::optional<CheckpointF
              tiling_of_pass(grid_), *backend_, grid_.model(),
              static_cast<std::uint64_t>(configuration.run.seed)),
       optimizer_(configuration.optimizer, model_.parameters(), *backend_),
-      gradient_sync_(grid_.passes(), model_.parameters(), *backend_),
+      gradient_sync_(grid_.passes(), model_.parameters(), *backend_, grid_.data()),
       state_(*backend_, configuration.model.layers, configuration.model.hidden, grid_.tiling()),
       saver_(std::move(folder), configuration.checkpoint, progress, tensors(), *backend_, grid_) {
   if (configuration.data.validation_fraction > 0) {
@@ -140,18 +143,25 @@ NonFinite Training::forward_backward() {
     return std::span(all).subspan(per_group * count(first), per_group * count(groups));
   };
 
+  ParameterTable& table = model_.parameters();
+  const BackwardHooks hooks{.gradients_are_set =
+                                [&](ParameterRange range) {
+                                  if (range.first == 0) spoil_gradient(table.gradient(0), *backend_);
+                                  gradient_sync_.add(range);
+                                },
+                            .between_steps = [this] { gradient_sync_.advance(); }};
+
   std::vector<double> losses(count(tiling.groups.local));
   for (int first = 0; first < tiling.groups.local; first += groups) {
     const Sequences sequences{batch_.time_steps, part(batch_.tokens, first), part(batch_.targets, first), {}};
     model_.forward(sequences, state_, first, static_cast<std::uint64_t>(step_));
-    model_.backward(1 / static_cast<float>(batch_.predictions));
-    gradient_sync_.add_pass();
+    model_.backward(1 / static_cast<float>(batch_.predictions), hooks);
     model_.losses(std::span(losses).subspan(count(first), count(groups)));
   }
-  inject_corruption(model_.parameters(), *backend_);
-  const NonFinite found = find_non_finite(model_.parameters(), losses, *backend_);
+  spoil_parameter(table, *backend_);
+  const NonFinite found = find_non_finite(table, losses, gradient_sync_.non_finite_of_rank(), *backend_);
   fault_point(FaultPoint::gradient_sync);
-  gradient_sync_.finish(grid_.data());
+  gradient_sync_.finish();
 
   std::vector<double> all(count(tiling.groups.count));
   grid_.data().all_gather(std::span<const double>(losses), std::span(all));

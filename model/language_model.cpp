@@ -165,7 +165,7 @@ void LanguageModel::forward(const Sequences& sequences, CarriedState& state, int
   output_->forward(sequences.time_steps, x, sequences.targets);
 }
 
-void LanguageModel::backward(float scale) {
+void LanguageModel::backward(float scale, const BackwardHooks& hooks) {
   const Span span(SpanKind::other, "backward");
   const std::size_t rows = count(latest_.time_steps) * count(pass_.local_lanes());
   const auto gradient = [&](int place) {
@@ -176,15 +176,21 @@ void LanguageModel::backward(float scale) {
   const auto undrop = [&](int place) {
     if (latest_dropped_) backend_.dropout_backward(dropout_->masks[count(place)], gradient(place));
   };
+  const auto set = [&](ParameterRange range) {
+    if (hooks.gradients_are_set) hooks.gradients_are_set(range);
+  };
 
   output_->backward(scale, gradient(settings_.layers), table_.gradient(output_W_),
                     table_.gradient(output_bias_));
+  set({output_W_, output_bias_ + 1});
   for (int l = settings_.layers - 1; l >= 0; --l) {
     undrop(l + 1);
-    layers_[count(l)].backward(gradient(l + 1), gradient(l), table_);
+    layers_[count(l)].backward(gradient(l + 1), gradient(l), table_, hooks.between_steps);
+    set(layers_[count(l)].parameters());
   }
   undrop(0);
   embedding_->backward(latest_.time_steps, gradient(0), latest_.tokens, table_.gradient(table_index_));
+  set({table_index_, table_index_ + 1});
 }
 
 std::size_t LanguageModel::saved_size() const {

@@ -1,6 +1,7 @@
 // A character or word language model: embedding, recurrent layers, softmax output, dropout between them.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -41,6 +42,14 @@ class CarriedState {
   std::vector<Buffer<float>> h_, c_;
 };
 
+/// What a backward pass calls on its way; each may be empty.
+struct BackwardHooks {
+  /// The gradients of these parameters are set, for the device's later work. Ranges come from the last
+  /// parameters to the first, and make up the table.
+  std::function<void(ParameterRange)> gradients_are_set;
+  std::function<void()> between_steps;  ///< as RecurrenceBackward::between_steps
+};
+
 class LanguageModel {
  public:
   /// `pass` is the tiling of one pass: pass.groups.local lane groups at a time. Throws UserError when the
@@ -62,7 +71,7 @@ class LanguageModel {
   /// Of the latest forward(): [D], sums of -ln p in nats. Waits for the device.
   void losses(std::span<double> losses) { output_->losses(losses); }
   /// Of the latest forward(): sets parameters().gradients() to those of `scale` * the sum of its losses.
-  void backward(float scale);
+  void backward(float scale, const BackwardHooks& hooks = {});
   /// Of the latest forward(): [D*R, V] at time step t, host memory, on every rank.
   void logits(int t, std::span<float> out) { output_->logits(t, out); }
 

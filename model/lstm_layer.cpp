@@ -24,11 +24,13 @@ LstmLayer::LstmLayer(const std::string& name, const RecurrenceShape& shape, Para
   index_.W_x = matrix("/W_x", I);
   index_.W_h = matrix("/W_h", H);
   index_.bias = vector("/bias", 4, 0);
+  parameters_ = {index_.W_x, index_.bias + 1};
   if (shape.normalization == Normalization::none) return;
   index_.gain_x = vector("/gain_x", 4, 1);
   index_.gain_h = vector("/gain_h", 4, 1);
   index_.gain_c = vector("/gain_c", 1, 1);
   index_.bias_c = vector("/bias_c", 1, 0);
+  parameters_.last = index_.bias_c + 1;
 }
 
 template <class T, class View>
@@ -42,8 +44,10 @@ void LstmLayer::parameters_changed(const ParameterTable& table) {
   recurrence_->set_parameters(views<const float>([&](int index) { return table.value(index); }));
 }
 
-void LstmLayer::backward(std::span<const float> d_output, std::span<float> d_input, ParameterTable& table) {
-  recurrence_->backward({d_output, d_input, views<float>([&](int index) { return table.gradient(index); })});
+void LstmLayer::backward(std::span<const float> d_output, std::span<float> d_input, ParameterTable& table,
+                         const std::function<void()>& between_steps) {
+  recurrence_->backward(
+      {d_output, d_input, views<float>([&](int index) { return table.gradient(index); }), between_steps});
 }
 
 }  // namespace lamina

@@ -2,6 +2,7 @@
 // unit.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -19,8 +20,11 @@ class LstmLayer {
 
   void parameters_changed(const ParameterTable& table);
   void forward(const RecurrenceForward& f) { recurrence_->forward(f); }
-  /// d_output: blocked [D, K, T*R, U]; d_input: blocked [D, K, T*R, I/G], may be empty.
-  void backward(std::span<const float> d_output, std::span<float> d_input, ParameterTable& table);
+  /// d_output: blocked [D, K, T*R, U]; d_input: blocked [D, K, T*R, I/G], may be empty. Calls
+  /// `between_steps`, unless empty, as RecurrenceBackward says.
+  void backward(std::span<const float> d_output, std::span<float> d_input, ParameterTable& table,
+                const std::function<void()>& between_steps = {});
+  ParameterRange parameters() const { return parameters_; }
   std::size_t saved_size() const { return recurrence_->saved_size(); }
 
  private:
@@ -30,6 +34,7 @@ class LstmLayer {
   struct Indices {
     int W_x = -1, W_h = -1, gain_x = -1, gain_h = -1, bias = -1, gain_c = -1, bias_c = -1;
   } index_;
+  ParameterRange parameters_;
   std::unique_ptr<Recurrence> recurrence_;
 };
 

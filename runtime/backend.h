@@ -9,11 +9,13 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "runtime/background_sums.h"
 #include "runtime/buffer.h"
 #include "runtime/communicator.h"
 #include "runtime/product_series.h"
@@ -81,6 +83,8 @@ struct RecurrenceBackward {
   std::span<const float> d_output;     ///< blocked [D, K, T*R, U]
   std::span<float> d_input;            ///< blocked [D, K, T*R, I/G]; empty: not wanted
   LstmParameters<float> d_parameters;  ///< set (not added to) to the tree sum over this pass's D lane groups
+  /// Called now and then by a device whose work keeps the caller's thread busy; may be empty.
+  std::function<void()> between_steps{};
 };
 
 /// A recurrent layer over a whole sequence. The time loop and its exchanges over the model axis live inside,
@@ -165,6 +169,16 @@ struct AdamStep {
   float gradient_scale;            ///< clipping
 };
 
+/// Looks for numbers that are not finite in arrays that other work changes later.
+class FiniteChecks {
+ public:
+  virtual ~FiniteChecks() = default;
+  /// At `x` as it is now, for `place`. Does not wait for the device.
+  virtual void look(int place, std::span<const float> x) = 0;
+  /// [places]: whether something infinite or NaN was seen there since the last call. Waits for the device.
+  virtual std::vector<bool> take_found() = 0;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -192,14 +206,15 @@ class Backend {
   virtual void fill(std::span<float> x, float value) = 0;
   virtual void copy(std::span<const float> from, std::span<float> to) = 0;
   virtual void add(std::span<const float> x, std::span<float> y) = 0;  ///< y += x
-  /// Every rank of `axis` gets the sum over its ranks of their `values`, in the order of runtime/tree.h.
-  /// Collective over `axis`, which outlives this backend.
-  virtual void all_reduce(Communicator& axis, std::span<float> values) = 0;
+  /// Sums of this device's arrays over the ranks of `axis`, at most `most` elements each; to be made after
+  /// the layers. The backend must outlive it, and `axis` the backend. Collective over `axis`.
+  virtual std::unique_ptr<BackgroundSums> make_background_sums(Communicator& axis, std::size_t most) = 0;
   /// Sums of squares in double precision, over fixed pieces: the bits do not depend on threads.
   virtual std::vector<double> sums_of_squares(std::span<const std::span<const float>> arrays) = 0;
   double sum_of_squares(std::span<const float> x) { return sums_of_squares({&x, 1}).front(); }
   /// Whether no element is infinite or NaN.
   virtual bool all_finite(std::span<const float> x) = 0;
+  virtual std::unique_ptr<FiniteChecks> make_finite_checks(int places) = 0;
   /// velocity = momentum * velocity + (scale * gradient + decay * value); value -= learning_rate * velocity.
   virtual void sgd(float learning_rate, float momentum, float weight_decay, float gradient_scale,
                    std::span<const float> gradient, std::span<float> velocity, std::span<float> value) = 0;

@@ -27,6 +27,31 @@ std::unique_ptr<Communicator> Communicator::split(int color, int key, const std:
   return group;
 }
 
+class Communicator::TimedSums final : public BackgroundSums {
+ public:
+  TimedSums(Communicator& group, std::unique_ptr<BackgroundSums> sums)
+      : group_(group), sums_(std::move(sums)) {}
+
+  void add(std::span<float> values) override {
+    group_.timed("begin sums", [&] { sums_->add(values); });
+  }
+  void advance() override {
+    group_.timed("advance sums", [&] { sums_->advance(); });
+  }
+  void finish() override {
+    group_.timed("finish sums", [&] { sums_->finish(); });
+  }
+
+ private:
+  Communicator& group_;
+  std::unique_ptr<BackgroundSums> sums_;
+};
+
+std::unique_ptr<BackgroundSums> Communicator::make_background_sums() {
+  if (auto sums = do_make_background_sums()) return std::make_unique<TimedSums>(*this, std::move(sums));
+  return std::make_unique<DeferredSums>([this](std::span<float> values) { all_reduce(values); });
+}
+
 void Communicator::in_library(const std::function<void()>& work) {
   if (size() == 1) return work();
   timed("library", [&] { do_in_library(work); });

@@ -17,6 +17,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "runtime/background_sums.h"
 #include "runtime/error.h"
 #include "runtime/tick_clock.h"
 #include "runtime/trace.h"
@@ -152,6 +153,10 @@ class Communicator {
     timed("reduce_scatter", [&] { do_reduce_scatter(in.data(), out.data(), out.size(), element_type<T>()); });
   }
 
+  /// Sums of floats over this group, which outlives them. Over MPI's messages they go on in the background;
+  /// ranks that share memory add up at the end. The time in them counts as spent in this group. Collective.
+  std::unique_ptr<BackgroundSums> make_background_sums();
+
   /// Text of any length from `root` to all.
   void broadcast(std::string& text, int root);
 
@@ -181,6 +186,8 @@ class Communicator {
 
   virtual std::unique_ptr<Communicator> do_split(int color, int key) = 0;
   virtual void do_rename(const std::string& name) { static_cast<void>(name); }
+  /// Null where the group has none but those of its all_reduce.
+  virtual std::unique_ptr<BackgroundSums> do_make_background_sums() { return nullptr; }
   // Called only for groups of two or more. Counts are in elements of `type`.
   virtual void do_barrier() = 0;
   virtual void do_in_library(const std::function<void()>& work) { work(); }
@@ -194,6 +201,8 @@ class Communicator {
   virtual void do_reduce_scatter(const void* in, void* out, std::size_t count, ElementType type) = 0;
 
  private:
+  class TimedSums;
+
   /// The exchanges of a time step take less than two looks at the system's clock.
   class Timer {
    public:

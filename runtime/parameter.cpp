@@ -69,4 +69,11 @@ std::int64_t ParameterTable::global_size() const {
   return size;
 }
 
+std::span<float> ParameterTable::gradients(ParameterRange range) {
+  check(0 <= range.first && range.first < range.last && range.last <= static_cast<int>(parameters_.size()),
+        "no such range of parameters");
+  const std::size_t first = offset(range.first);
+  return gradients_.view(first, offset(range.last - 1) + length(range.last - 1) - first);
+}
+
 }  // namespace lamina

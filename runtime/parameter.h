@@ -50,6 +50,13 @@ struct Parameter {
   std::int64_t size() const { return blocked.size(); }
 };
 
+/// Neighbours in a ParameterTable: the indices [first, last).
+struct ParameterRange {
+  int first = 0, last = 0;
+
+  int count() const { return last - first; }
+};
+
 /// All parameters of a model. Values and gradients of this rank lie in one arena each, in order of
 /// registration.
 class ParameterTable {
@@ -69,6 +76,7 @@ class ParameterTable {
   std::span<float> value(int index) { return values_.view(offset(index), length(index)); }
   std::span<const float> value(int index) const { return values_.view(offset(index), length(index)); }
   std::span<float> gradient(int index) { return gradients_.view(offset(index), length(index)); }
+  std::span<float> gradients(ParameterRange range);
   std::span<float> values() { return values_.view(); }
   std::span<float> gradients() { return gradients_.view(); }
 

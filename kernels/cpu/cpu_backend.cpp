@@ -30,6 +30,20 @@ float* aligned_floats(std::size_t size) {
   return static_cast<float*>(memory);
 }
 
+class CpuFiniteChecks final : public FiniteChecks {
+ public:
+  CpuFiniteChecks(int threads, int places) : threads_(threads), found_(static_cast<std::size_t>(places)) {}
+
+  void look(int place, std::span<const float> x) override {
+    if (!elementwise::all_finite(threads_, x)) found_.at(static_cast<std::size_t>(place)) = true;
+  }
+  std::vector<bool> take_found() override { return std::exchange(found_, std::vector<bool>(found_.size())); }
+
+ private:
+  int threads_;
+  std::vector<bool> found_;
+};
+
 }  // namespace
 
 CpuBackend::CpuBackend(int threads) : threads_(threads) {
@@ -92,6 +106,10 @@ std::vector<double> CpuBackend::sums_of_squares(std::span<const std::span<const 
 }
 
 bool CpuBackend::all_finite(std::span<const float> x) { return elementwise::all_finite(threads_, x); }
+
+std::unique_ptr<FiniteChecks> CpuBackend::make_finite_checks(int places) {
+  return std::make_unique<CpuFiniteChecks>(threads_, places);
+}
 
 void CpuBackend::sgd(float learning_rate, float momentum, float weight_decay, float gradient_scale,
                      std::span<const float> gradient, std::span<float> velocity, std::span<float> value) {

@@ -30,9 +30,12 @@ class CpuBackend final : public Backend {
   void fill(std::span<float> x, float value) override;
   void copy(std::span<const float> from, std::span<float> to) override;
   void add(std::span<const float> x, std::span<float> y) override;
-  void all_reduce(Communicator& axis, std::span<float> values) override { axis.all_reduce(values); }
+  std::unique_ptr<BackgroundSums> make_background_sums(Communicator& axis, std::size_t) override {
+    return axis.make_background_sums();
+  }
   std::vector<double> sums_of_squares(std::span<const std::span<const float>> arrays) override;
   bool all_finite(std::span<const float> x) override;
+  std::unique_ptr<FiniteChecks> make_finite_checks(int places) override;
   void sgd(float learning_rate, float momentum, float weight_decay, float gradient_scale,
            std::span<const float> gradient, std::span<float> velocity, std::span<float> value) override;
   void adam(const AdamStep& step, std::span<const float> gradient, std::span<float> first_moment,

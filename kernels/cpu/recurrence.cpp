@@ -448,7 +448,10 @@ void CpuRecurrence::backward(const RecurrenceBackward& b) {
   const Span span(SpanKind::pointwise, "recurrence backward");
   check_backward(b);
   begin_backward(b);
-  for (int t = steps_ - 1; t >= 0; --t) step_backward(t);
+  for (int t = steps_ - 1; t >= 0; --t) {
+    step_backward(t);
+    if (b.between_steps) b.between_steps();
+  }
   parameter_gradients(b.d_parameters);
   if (!b.d_input.empty()) input_gradient(b.d_input);
   ready_for_backward_ = false;

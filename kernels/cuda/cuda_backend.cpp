@@ -1,11 +1,14 @@
 #include "kernels/cuda/cuda_backend.h"
 
+#include <algorithm>
+
 #include "kernels/backends.h"
 #include "kernels/cuda/dropout.h"
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/embedding_lookup.h"
 #include "kernels/cuda/product_series.h"
 #include "kernels/cuda/recurrence.h"
+#include "kernels/cuda/side_sums.h"
 #include "kernels/cuda/softmax_output.h"
 #include "runtime/error.h"
 #include "runtime/trace.h"
@@ -82,6 +85,19 @@ void CudaBackend::copy(std::span<const float> from, std::span<float> to) {
 
 void CudaBackend::add(std::span<const float> x, std::span<float> y) { elementwise::add(device_, x, y); }
 
+std::unique_ptr<BackgroundSums> CudaBackend::make_background_sums(Communicator& axis, std::size_t most) {
+  Exchange& exchange = exchange_over(axis);
+  if (axis.size() > 1 && exchange.is_capturable() && !exchanges_elsewhere(exchange))
+    return std::make_unique<SideSums>(device_, exchange, most);
+  return std::make_unique<DeferredSums>([this, &axis](std::span<float> values) { all_reduce(axis, values); });
+}
+
+bool CudaBackend::exchanges_elsewhere(const Exchange& exchange) const {
+  return std::ranges::any_of(exchanges_, [&](const auto& other) {
+    return other.second.get() != &exchange && other.second->size() > 1;
+  });
+}
+
 void CudaBackend::all_reduce(Communicator& axis, std::span<float> values) {
   if (axis.size() == 1) return;
   sums_.try_emplace(&axis, device_, exchange_over(axis)).first->second.sum(values);
@@ -92,6 +108,10 @@ std::vector<double> CudaBackend::sums_of_squares(std::span<const std::span<const
 }
 
 bool CudaBackend::all_finite(std::span<const float> x) { return elementwise::all_finite(device_, x); }
+
+std::unique_ptr<FiniteChecks> CudaBackend::make_finite_checks(int places) {
+  return elementwise::make_finite_checks(device_, places);
+}
 
 void CudaBackend::sgd(float learning_rate, float momentum, float weight_decay, float gradient_scale,
                       std::span<const float> gradient, std::span<float> velocity, std::span<float> value) {

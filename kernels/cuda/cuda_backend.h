@@ -38,9 +38,11 @@ class CudaBackend final : public Backend {
   void fill(std::span<float> x, float value) override;
   void copy(std::span<const float> from, std::span<float> to) override;
   void add(std::span<const float> x, std::span<float> y) override;
-  void all_reduce(Communicator& axis, std::span<float> values) override;
+  /// On a stream of their own where `axis` is the only one over which this rank exchanges, through NCCL.
+  std::unique_ptr<BackgroundSums> make_background_sums(Communicator& axis, std::size_t most) override;
   std::vector<double> sums_of_squares(std::span<const std::span<const float>> arrays) override;
   bool all_finite(std::span<const float> x) override;
+  std::unique_ptr<FiniteChecks> make_finite_checks(int places) override;
   void sgd(float learning_rate, float momentum, float weight_decay, float gradient_scale,
            std::span<const float> gradient, std::span<float> velocity, std::span<float> value) override;
   void adam(const AdamStep& step, std::span<const float> gradient, std::span<float> first_moment,
@@ -49,6 +51,8 @@ class CudaBackend final : public Backend {
 
  private:
   Exchange& exchange_over(Communicator& group);
+  bool exchanges_elsewhere(const Exchange& exchange) const;
+  void all_reduce(Communicator& axis, std::span<float> values);
 
   Device device_;
   std::map<const Communicator*, std::unique_ptr<Exchange>> exchanges_;

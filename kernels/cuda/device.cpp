@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "kernels/cuda/libraries/cublas_lt.h"
+#include "runtime/error.h"
 
 namespace lamina::cuda {
 namespace {
@@ -84,6 +85,7 @@ std::string Device::description() const {
 }
 
 void* Device::take(std::size_t bytes) {
+  check(stream_ == pool_->stream, "memory belongs to the device's own stream");
   void* memory = nullptr;
   verify(cudaMallocFromPoolAsync(&memory, bytes, pool_->pool, stream_), "cudaMallocFromPoolAsync");
   return memory;
@@ -113,6 +115,7 @@ void Device::clear(void* memory, std::size_t bytes) {
 }
 
 void Device::synchronize() {
+  check(stream_ == pool_->stream, "only the device's own stream is waited for");
   if (wait_checks_.empty()) return verify(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
   try {
     wait_with_checks();

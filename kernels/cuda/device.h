@@ -34,6 +34,19 @@ class Device {
   std::string description() const;
 
   cudaStream_t stream() const { return stream_; }
+  /// As long as it lives, work goes on another stream. Nothing may be waited for or allocated then.
+  class OtherStream {
+   public:
+    OtherStream(Device& device, cudaStream_t stream)
+        : device_(device), own_(std::exchange(device.stream_, stream)) {}
+    ~OtherStream() { device_.stream_ = own_; }
+    OtherStream(const OtherStream&) = delete;
+    OtherStream& operator=(const OtherStream&) = delete;
+
+   private:
+    Device& device_;
+    cudaStream_t own_;
+  };
   cublasLtHandle_t matrices() const { return matrices_; }
   /// For products, of kWorkspaceBytes; used in the order of the stream.
   void* workspace() { return workspace_.view().data(); }

@@ -71,6 +71,28 @@ __global__ void update_by_adam(AdamStep step, const float* gradient, float* firs
   }
 }
 
+class DeviceFiniteChecks final : public FiniteChecks {
+ public:
+  DeviceFiniteChecks(Device& device, int places)
+      : device_(device), found_(device.allocate<int>(static_cast<std::size_t>(places))) {}
+
+  void look(int place, std::span<const float> x) override {
+    int* const found = found_.view(static_cast<std::size_t>(place), 1).data();
+    if (!x.empty()) launch(device_, look_for_non_finite, for_elements(x.size()), x.data(), x.size(), found);
+  }
+
+  std::vector<bool> take_found() override {
+    std::vector<int> found(found_.size());
+    device_.to_host(found_.view().data(), found.data(), found.size() * sizeof(int));
+    device_.clear(found_.view().data(), found.size() * sizeof(int));
+    return {found.begin(), found.end()};
+  }
+
+ private:
+  Device& device_;
+  Buffer<int> found_;  ///< [places]
+};
+
 }  // namespace
 
 void fill(Device& device, std::span<float> x, float value) {
@@ -114,13 +136,13 @@ std::vector<double> sums_of_squares(Device& device, std::span<const std::span<co
 }
 
 bool all_finite(Device& device, std::span<const float> x) {
-  if (x.empty()) return true;
-  auto* const found = static_cast<int*>(device.workspace());
-  device.clear(found, sizeof *found);
-  launch(device, look_for_non_finite, for_elements(x.size()), x.data(), x.size(), found);
-  int any = 0;
-  device.to_host(found, &any, sizeof any);
-  return any == 0;
+  DeviceFiniteChecks check(device, 1);
+  check.look(0, x);
+  return !check.take_found().front();
+}
+
+std::unique_ptr<FiniteChecks> make_finite_checks(Device& device, int places) {
+  return std::make_unique<DeviceFiniteChecks>(device, places);
 }
 
 void sgd(Device& device, const SgdStep& step, std::span<const float> gradient, std::span<float> velocity,

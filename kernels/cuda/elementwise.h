@@ -2,6 +2,7 @@
 // kernels/cpu/elementwise.h gives. Products and sums round one by one there and here.
 #pragma once
 
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -19,6 +20,7 @@ void add(Device& device, std::span<const float> x, std::span<float> y);  ///< y 
 std::vector<double> sums_of_squares(Device& device, std::span<const std::span<const float>> arrays);
 /// Waits for the device.
 bool all_finite(Device& device, std::span<const float> x);
+std::unique_ptr<FiniteChecks> make_finite_checks(Device& device, int places);
 
 struct SgdStep {
   float learning_rate, momentum, weight_decay, gradient_scale;

@@ -48,6 +48,12 @@ TreeAllReduce::TreeAllReduce(Device& device, Exchange& exchange, std::size_t scr
       ranks_(static_cast<std::size_t>(exchange.size())),
       most_(std::max(scratch_bytes / sizeof(float) / ranks_ / kGrain, std::size_t{1}) * kGrain) {}
 
+void TreeAllReduce::reserve(std::size_t values) {
+  if (ranks_ == 1) return;
+  const std::size_t everywhere = std::max(kEverywhere, ranks_ * ranks_ * kGrain);
+  scratch(std::max(std::min(values, most_ * ranks_), std::min(values * ranks_, everywhere)));
+}
+
 // A rank gets its share of everyone's values, adds it up, and all gather the sums. What cannot be shared
 // equally is added up by everyone.
 void TreeAllReduce::sum(std::span<float> values) {

@@ -18,6 +18,8 @@ class TreeAllReduce {
   /// Both outlive it.
   TreeAllReduce(Device& device, Exchange& exchange, std::size_t scratch_bytes = kScratchBytes);
 
+  /// sum() of as many values, or fewer, takes no more memory from now on.
+  void reserve(std::size_t values);
   /// `values` (device memory) become their sums over the ranks. Ordered on the device's stream. Not within
   /// the capture of a graph. Collective.
   void sum(std::span<float> values);

@@ -2,9 +2,8 @@
 // data; sums are made here, in the tree.
 #include <exception>
 
-#include "runtime/communicators/backoff.h"
-#include "runtime/communicators/call.h"
-#include "runtime/communicators/mpi_group.h"
+#include "runtime/communicators/message_reduction.h"
+#include "runtime/communicators/message_sums.h"
 #include "runtime/communicators/pieces.h"
 #include "runtime/communicators/tree_reduction.h"
 
@@ -13,15 +12,6 @@ namespace {
 
 // Below this every rank sums everything by itself: one message round instead of two.
 constexpr std::size_t kWholeReductionBytes = 4096;
-constexpr std::size_t kLargestElement = 8;
-
-/// What is on its way. MPI reads and writes here until the request is done.
-struct Transfer {
-  Call mine;
-  std::vector<Call> calls;
-  std::vector<std::byte> sent, received;  ///< [ranks, bytes of a block]
-  MPI_Request request = MPI_REQUEST_NULL;
-};
 
 class MessageCommunicator final : public Communicator {
  public:
@@ -57,6 +47,7 @@ class MessageCommunicator final : public Communicator {
     work();
   }
   void do_barrier() override { agree({.operation = Operation::barrier}); }
+  std::unique_ptr<BackgroundSums> do_make_background_sums() override;
   void do_broadcast(void* values, std::size_t count, ElementType type, int root) override;
   void do_all_gather(const void* part, std::size_t count, ElementType type, const TakePiece& take) override;
   void do_all_to_all(const void* in, void* out, std::size_t count, ElementType type) override;
@@ -65,59 +56,26 @@ class MessageCommunicator final : public Communicator {
 
   void agree(const Call& call);
   bool leave_together() noexcept;
-  void finish(const Call& call);
-  void share(const Call& call, std::size_t bytes);
   void gather(const Call& call, const void* part, std::size_t bytes);
-  void transpose(const Call& call, std::size_t bytes);
   void exchange_blocks(const Call& call, const void* in, std::size_t stride, std::size_t first,
                        std::size_t bytes);
   void reduce_whole(const Call& call, std::byte* values, std::size_t count);
-  void reduce_by_shares(const Call& call, std::byte* values, std::size_t count);
-  std::vector<const std::byte*> blocks(std::size_t bytes) const;
-  std::size_t ranks() const { return static_cast<std::size_t>(group_.size); }
-  std::size_t block_capacity() const;
+  std::size_t ranks() const { return messages_.ranks(); }
 
   MpiGroup group_;
   WatchedGroup watched_;
-  std::unique_ptr<Transfer> transfer_ = std::make_unique<Transfer>();
+  Messages messages_{group_, watched_};
 };
 
-// All data moves after this, so that no rank begins an exchange that a peer will never enter.
 void MessageCommunicator::agree(const Call& call) {
   if (size() == 1) return;
-  group_.job->alarm().throw_if_raised();
-  Transfer& t = *transfer_;
-  t.mine = call;
-  t.calls.resize(ranks());
-  must(MPI_Iallgather(&t.mine, sizeof(Call), MPI_BYTE, t.calls.data(), sizeof(Call), MPI_BYTE,
-                      group_.comm.get(), &t.request),
-       "MPI_Iallgather");
-  finish(call);
-  if (const auto text = disagreement(transfer_->calls, group_.names)) watched_.watch().give_up(*text);
-}
-
-// Waits for the request of the transfer. Where that is given up, what MPI may still write to stays for ever.
-void MessageCommunicator::finish(const Call& call) {
-  const Span span(SpanKind::waiting, "wait for peers");
-  watched_.enter(call);
-  try {
-    Backoff backoff;
-    LongWait wait(watched_.watch());
-    while (!is_done(transfer_->request)) {
-      group_.job->alarm().throw_if_raised();
-      backoff.pause();
-      if (backoff.is_long()) wait.look();
-    }
-  } catch (const std::exception&) {
-    static_cast<void>(transfer_.release());
-    transfer_ = std::make_unique<Transfer>();
-    throw;
-  }
-  watched_.leave();
+  messages_.start_agreement(call);
+  messages_.wait(call);
+  messages_.require_agreement();
 }
 
 bool MessageCommunicator::leave_together() noexcept {
-  if (std::uncaught_exceptions() > 0) return false;
+  if (std::uncaught_exceptions() > 0 || !messages_.is_idle()) return false;
   try {
     agree({.operation = Operation::leave});
     return true;
@@ -129,14 +87,14 @@ bool MessageCommunicator::leave_together() noexcept {
 void MessageCommunicator::do_broadcast(void* values, std::size_t count, ElementType type, int root) {
   const Call call{.operation = Operation::broadcast, .type = type, .root = root, .count = count};
   agree(call);
-  for_pieces(count * size_of(type), group_.job->options().piece_bytes,
-             [&](std::size_t first, std::size_t bytes) {
-               std::byte* piece = as_bytes(values) + first;
-               transfer_->received.resize(bytes);
-               if (rank() == root) copy_bytes(transfer_->received.data(), piece, bytes);
-               share(call, bytes);
-               copy_bytes(piece, transfer_->received.data(), bytes);
-             });
+  for_pieces(count * size_of(type), messages_.piece_bytes(), [&](std::size_t first, std::size_t bytes) {
+    std::byte* piece = as_bytes(values) + first;
+    messages_.received().resize(bytes);
+    if (rank() == root) copy_bytes(messages_.received().data(), piece, bytes);
+    messages_.start_broadcast(root, bytes);
+    messages_.wait(call);
+    copy_bytes(piece, messages_.received().data(), bytes);
+  });
 }
 
 void MessageCommunicator::do_all_gather(const void* part, std::size_t count, ElementType type,
@@ -144,11 +102,11 @@ void MessageCommunicator::do_all_gather(const void* part, std::size_t count, Ele
   const Call call{.operation = Operation::all_gather, .type = type, .count = count};
   agree(call);
   const std::size_t element = size_of(type);
-  for_pieces(count, block_capacity() / element, [&](std::size_t first, std::size_t size) {
+  for_pieces(count, messages_.block_capacity() / element, [&](std::size_t first, std::size_t size) {
     const std::size_t bytes = size * element;
     gather(call, as_bytes(part) + first * element, bytes);
     for (int r = 0; r < group_.size; ++r)
-      take(r, first, transfer_->received.data() + static_cast<std::size_t>(r) * bytes, size);
+      take(r, first, messages_.received().data() + static_cast<std::size_t>(r) * bytes, size);
   });
 }
 
@@ -156,10 +114,10 @@ void MessageCommunicator::do_all_to_all(const void* in, void* out, std::size_t c
   const Call call{.operation = Operation::all_to_all, .type = type, .count = count};
   agree(call);
   const std::size_t stride = count * size_of(type);
-  for_pieces(stride, block_capacity(), [&](std::size_t first, std::size_t bytes) {
+  for_pieces(stride, messages_.block_capacity(), [&](std::size_t first, std::size_t bytes) {
     exchange_blocks(call, in, stride, first, bytes);
     for (std::size_t r = 0; r < ranks(); ++r)
-      copy_bytes(as_bytes(out) + r * stride + first, transfer_->received.data() + r * bytes, bytes);
+      copy_bytes(as_bytes(out) + r * stride + first, messages_.received().data() + r * bytes, bytes);
   });
 }
 
@@ -167,92 +125,54 @@ void MessageCommunicator::do_reduce_scatter(const void* in, void* out, std::size
   const Call call{.operation = Operation::reduce_scatter, .type = type, .count = count};
   agree(call);
   const std::size_t stride = count * size_of(type);
-  for_pieces(stride, block_capacity(), [&](std::size_t first, std::size_t bytes) {
+  for_pieces(stride, messages_.block_capacity(), [&](std::size_t first, std::size_t bytes) {
     exchange_blocks(call, in, stride, first, bytes);
-    reduce_in_tree(blocks(bytes), as_bytes(out) + first, bytes / size_of(type), type, Reduction::sum);
+    reduce_in_tree(messages_.blocks(bytes), as_bytes(out) + first, bytes / size_of(type), type,
+                   Reduction::sum);
   });
 }
 
 void MessageCommunicator::do_all_reduce(void* values, std::size_t count, ElementType type,
                                         Reduction reduction) {
   const Call call{.operation = Operation::all_reduce, .type = type, .reduction = reduction, .count = count};
-  agree(call);
-  const std::size_t total = count * size_of(type);
-  if (total <= std::min(kWholeReductionBytes, block_capacity())) {
+  if (count * size_of(type) <= std::min(kWholeReductionBytes, messages_.block_capacity())) {
+    agree(call);
     return reduce_whole(call, as_bytes(values), count);
   }
-  for_pieces(total, block_capacity() * ranks(), [&](std::size_t first, std::size_t bytes) {
-    reduce_by_shares(call, as_bytes(values) + first, bytes / size_of(type));
-  });
+  MessageReduction whole(messages_, call, values);
+  do messages_.wait(call);
+  while (whole.next());
 }
 
 void MessageCommunicator::reduce_whole(const Call& call, std::byte* values, std::size_t count) {
   const std::size_t bytes = count * size_of(call.type);
   gather(call, values, bytes);
-  reduce_in_tree(blocks(bytes), values, count, call.type, call.reduction);
+  reduce_in_tree(messages_.blocks(bytes), values, count, call.type, call.reduction);
 }
 
-// Each rank gets its share of the others' values, reduces it, and all gather the shares. The last rank's is
-// filled up to the width of the others.
-void MessageCommunicator::reduce_by_shares(const Call& call, std::byte* values, std::size_t count) {
-  const std::size_t width = ElementShare::width(count, ranks());
-  const std::size_t bytes = count * size_of(call.type), share_bytes = width * size_of(call.type);
-  transfer_->sent.assign(share_bytes * ranks(), std::byte{0});
-  copy_bytes(transfer_->sent.data(), values, bytes);
-  transpose(call, share_bytes);
-  reduce_in_tree(blocks(share_bytes), transfer_->sent.data(), width, call.type, call.reduction);
-  gather(call, transfer_->sent.data(), share_bytes);
-  copy_bytes(values, transfer_->received.data(), bytes);
+std::unique_ptr<BackgroundSums> MessageCommunicator::do_make_background_sums() {
+  if (size() == 1) return nullptr;
+  agree({.operation = Operation::split});
+  const BlindWait inside_mpi(watched_, {.operation = Operation::split});
+  auto own = std::make_unique<MessageCommunicator>(group_.split(0, rank(), watched_.next_child(0)));
+  own->do_rename(name());
+  Messages& messages = own->messages_;
+  return std::make_unique<MessageSums>(std::move(own), messages);
 }
 
 void MessageCommunicator::exchange_blocks(const Call& call, const void* in, std::size_t stride,
                                           std::size_t first, std::size_t bytes) {
-  transfer_->sent.resize(bytes * ranks());
+  messages_.sent().resize(bytes * ranks());
   for (std::size_t r = 0; r < ranks(); ++r)
-    copy_bytes(transfer_->sent.data() + r * bytes, as_bytes(in) + r * stride + first, bytes);
-  transpose(call, bytes);
-}
-
-// sent [ranks, bytes], block r to rank r -> received [ranks, bytes], block r from rank r.
-void MessageCommunicator::transpose(const Call& call, std::size_t bytes) {
-  Transfer& t = *transfer_;
-  t.received.resize(bytes * ranks());
-  must(MPI_Ialltoall(t.sent.data(), static_cast<int>(bytes), MPI_BYTE, t.received.data(),
-                     static_cast<int>(bytes), MPI_BYTE, group_.comm.get(), &t.request),
-       "MPI_Ialltoall");
-  finish(call);
+    copy_bytes(messages_.sent().data() + r * bytes, as_bytes(in) + r * stride + first, bytes);
+  messages_.start_transpose(bytes);
+  messages_.wait(call);
 }
 
 // part [bytes] of each rank -> received [ranks, bytes].
 void MessageCommunicator::gather(const Call& call, const void* part, std::size_t bytes) {
-  Transfer& t = *transfer_;
-  t.sent.resize(std::max(t.sent.size(), bytes));
-  copy_bytes(t.sent.data(), part, bytes);
-  t.received.resize(bytes * ranks());
-  must(MPI_Iallgather(t.sent.data(), static_cast<int>(bytes), MPI_BYTE, t.received.data(),
-                      static_cast<int>(bytes), MPI_BYTE, group_.comm.get(), &t.request),
-       "MPI_Iallgather");
-  finish(call);
-}
-
-// received [bytes] of the root -> received of all.
-void MessageCommunicator::share(const Call& call, std::size_t bytes) {
-  Transfer& t = *transfer_;
-  must(MPI_Ibcast(t.received.data(), static_cast<int>(bytes), MPI_BYTE, call.root, group_.comm.get(),
-                  &t.request),
-       "MPI_Ibcast");
-  finish(call);
-}
-
-std::vector<const std::byte*> MessageCommunicator::blocks(std::size_t bytes) const {
-  std::vector<const std::byte*> all;
-  for (std::size_t r = 0; r < ranks(); ++r) all.push_back(transfer_->received.data() + r * bytes);
-  return all;
-}
-
-std::size_t MessageCommunicator::block_capacity() const {
-  const std::size_t block = group_.job->options().piece_bytes / ranks() / kLargestElement * kLargestElement;
-  return std::max(block, kLargestElement);
+  messages_.start_gather(part, bytes);
+  messages_.wait(call);
 }
 
 }  // namespace

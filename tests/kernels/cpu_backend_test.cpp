@@ -56,10 +56,26 @@ TEST_P(CpuBackendTest, SumsOverRanks) {
     const auto own = make_cpu_backend(GetParam());
     Floats values{1, static_cast<float>(world.rank())};
 
-    own->all_reduce(world, values);
+    const auto sums = own->make_background_sums(world, values.size());
+    sums->add(values);
+    sums->finish();
 
     EXPECT_EQ(values, (Floats{3, 3}));
   });
+}
+
+TEST_P(CpuBackendTest, RemembersWhereNumbersWereNotFinite) {
+  const auto checks = backend->make_finite_checks(3);
+  Floats good(100, 1.0f), bad = good;
+  bad[70] = std::numeric_limits<float>::infinity();
+
+  checks->look(0, good);
+  checks->look(2, bad);
+  bad[70] = 0;
+  checks->look(2, bad);
+
+  EXPECT_EQ(checks->take_found(), (std::vector<bool>{false, false, true}));
+  EXPECT_EQ(checks->take_found(), std::vector<bool>(3));
 }
 
 TEST_P(CpuBackendTest, MovesValuesToAndFromTheDevice) {

@@ -226,6 +226,69 @@ void check_sums_follow_the_tree(Communicator& world) {
   }
 }
 
+// Sums in the background.
+
+void check_background_sums_follow_the_tree(Communicator& world) {
+  const auto sums = world.make_background_sums();
+  const std::vector<std::size_t> counts{3000, 1, 0, 20'001, 37};
+  for (int round = 0; round < 3; ++round) {
+    std::vector<std::vector<float>> arrays;
+    for (const std::size_t count : counts) arrays.push_back(inexact<float>(world.rank(), count));
+
+    for (auto& array : arrays) {
+      sums->add(array);
+      for (int i = 0; i < round * world.rank(); ++i) sums->advance();  // ranks are not equally far
+    }
+    sums->finish();
+
+    for (std::size_t i = 0; i < counts.size(); ++i)
+      EXPECT_EQ(tree_sums<float>(world.size(), counts[i]), arrays[i]) << counts[i];
+  }
+  sums->finish();  // of nothing
+}
+
+void check_background_sums_leave_the_group_free(Communicator& world) {
+  const auto sums = world.make_background_sums(), others = world.make_background_sums();
+  std::vector<float> mine = inexact<float>(world.rank(), 3000), theirs = mine;
+
+  sums->add(mine);
+  expect_all_reduce<float>(world, 100, Reduction::sum);
+  others->add(theirs);
+  sums->advance();
+  expect_all_gather<std::int32_t>(world, 11);
+  others->finish();
+  sums->finish();
+
+  EXPECT_EQ(tree_sums<float>(world.size(), mine.size()), mine);
+  EXPECT_EQ(mine, theirs);
+}
+
+// A rank that only asks must get through as well as one that waits.
+void check_background_sums_end_by_advancing(Communicator& world) {
+  const auto sums = world.make_background_sums();
+  std::vector<float> values = inexact<float>(world.rank(), 3000);
+
+  sums->add(values);
+  if (world.rank() % 2 == 0) {
+    const auto until = steady_clock::now() + std::chrono::milliseconds(50);
+    while (steady_clock::now() < until) sums->advance();
+  }
+  sums->finish();
+
+  EXPECT_EQ(tree_sums<float>(world.size(), values.size()), values);
+}
+
+void check_background_sums_are_counted(Communicator& world) {
+  const auto sums = world.make_background_sums();
+  const std::int64_t calls = world.time_spent().calls;
+  std::vector<float> values(100);
+
+  sums->add(values);
+  sums->finish();
+
+  EXPECT_EQ(world.size() > 1, world.time_spent().calls > calls);
+}
+
 // The rest of the front.
 
 void check_barrier_waits_for_all(Communicator& world) {
@@ -388,6 +451,35 @@ void check_other_root(Communicator& world) {
   expect_mismatch(world, broadcast_from<0>, "called broadcast of 3 float32 from rank 0", broadcast_from<1>,
                   "called broadcast of 3 float32 from rank 1");
 }
+void check_background_sums_of_another_count(Communicator& world) {
+  const auto sum = [](std::size_t count) {
+    return [count](Communicator& group) {
+      std::vector<float> values(count);
+      const auto sums = group.make_background_sums();
+      sums->add(values);
+      sums->finish();
+    };
+  };
+  expect_mismatch(world, sum(8), "called all_reduce (sum) of 8 float32", sum(9),
+                  "called all_reduce (sum) of 9 float32");
+}
+
+void check_failed_rank_frees_background_sums(Communicator& world) {
+  if (world.size() == 1) return;
+  const int last = world.size() - 1;
+  const auto sums = world.make_background_sums();
+  std::vector<float> values(3000);
+
+  const std::string error = peer_error_of([&] {
+    if (world.rank() == last) world.abandon("the disk is full");
+    sums->add(values);
+    sums->finish();
+    world.barrier();
+  });
+
+  EXPECT_EQ(fmt::format("rank {} failed: the disk is full", last), error);
+}
+
 void check_split_against_barrier(Communicator& world) {
   expect_mismatch(
       world, [](Communicator& c) { c.barrier(); }, "called barrier", [](Communicator& c) { c.split(0, 0); },
@@ -545,6 +637,12 @@ const std::vector<CommunicatorCheck>& communicator_checks() {
       {"signed_and_extreme_values", check_signed_and_extreme_values},
       {"float32_sums_follow_the_tree", check_sums_follow_the_tree<float>},
       {"float64_sums_follow_the_tree", check_sums_follow_the_tree<double>},
+      {"background_sums_follow_the_tree", check_background_sums_follow_the_tree},
+      {"background_sums_leave_the_group_free", check_background_sums_leave_the_group_free},
+      {"background_sums_end_by_advancing", check_background_sums_end_by_advancing},
+      {"background_sums_are_counted", check_background_sums_are_counted},
+      {"background_sums_of_another_count", check_background_sums_of_another_count},
+      {"failed_rank_frees_background_sums", check_failed_rank_frees_background_sums},
       {"barrier_waits_for_all", check_barrier_waits_for_all},
       {"text_reaches_all", check_text_reaches_all},
       {"time_is_counted_by_communicator", check_time_is_counted_by_communicator},

@@ -1,5 +1,6 @@
 #include "tests/support/training_run.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <limits>
@@ -61,7 +62,7 @@ class Trainer {
         backend_(make_cpu_backend(where.threads)),
         model_(what.model, what.vocabulary, what.time_steps, pass(), *backend_, grid_.model(), what.seed),
         optimizer_(what.optimizer, model_.parameters(), *backend_),
-        gradient_sync_(where.passes, model_.parameters(), *backend_),
+        gradient_sync_(where.passes, model_.parameters(), *backend_, grid_.data()),
         state_(*backend_, what.model.layers, what.model.hidden, grid_.tiling()) {}
 
   void step(std::int64_t step, TrainingTrace& trace) {
@@ -105,11 +106,13 @@ class Trainer {
       const auto tokens = layout.to_full<std::int32_t>(chunk.tokens);
       const auto targets = layout.to_full<std::int32_t>(chunk.targets);
       model_.forward({what_.time_steps, tokens, targets, {}}, state_, first, size(step));
-      model_.backward(1 / static_cast<float>(chunk.predictions));
-      gradient_sync_.add_pass();
+      model_.backward(1 / static_cast<float>(chunk.predictions),
+                      {.gradients_are_set = [this](ParameterRange range) { gradient_sync_.add(range); },
+                       .between_steps = [this] { gradient_sync_.advance(); }});
       model_.losses(std::span(losses).subspan(size(first), size(groups)));
     }
-    gradient_sync_.finish(grid_.data());
+    EXPECT_THAT(gradient_sync_.non_finite_of_rank(), ::testing::Each(false));
+    gradient_sync_.finish();
 
     std::vector<double> all(size(lanes.groups.count));
     grid_.data().all_gather(std::span<const double>(losses), std::span(all));

@@ -93,6 +93,22 @@ TEST_F(CudaElementwise, FindsOneNumberAnywhere) {
   EXPECT_TRUE(cuda_->all_finite({}));
 }
 
+TEST_F(CudaElementwise, RemembersWhereNumbersWereNotFinite) {
+  const auto checks = cuda_->make_finite_checks(4);
+  Floats spoilt(5000, 1.0f);
+  spoilt[4321] = std::nanf("");
+  DeviceTensor good(*cuda_, Floats(5000, 1.0f)), bad(*cuda_, spoilt);
+
+  checks->look(0, good.view());
+  checks->look(1, {});
+  checks->look(2, bad.view());
+  cuda_->fill(bad.view(), 0);  // it was looked at as it was
+  checks->look(2, bad.view());
+
+  EXPECT_EQ(checks->take_found(), (std::vector<bool>{false, false, true, false}));
+  EXPECT_EQ(checks->take_found(), std::vector<bool>(4));
+}
+
 constexpr int kSteps = 3;
 
 TEST_F(CudaElementwise, UpdatesByMomentumAsTheCpuDoes) {

@@ -1,0 +1,121 @@
+#include "kernels/cuda/side_sums.h"
+
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <random>
+
+#include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/exchanges/staged.h"
+#include "runtime/error.h"
+#include "tests/support/cuda_backend/gpu_ranks.h"
+#include "tests/support/cuda_on_cpu/cuda_on_cpu.h"
+#include "tests/support/nccl_on_cpu/nccl_on_cpu.h"
+
+namespace lamina::cuda {
+namespace {
+
+using Floats = std::vector<float>;
+
+/// Of several magnitudes, so that another order of the sum gives other bits.
+Floats values_of(int rank, std::size_t count) {
+  std::mt19937 random(static_cast<unsigned>(rank) * 7919u + static_cast<unsigned>(count));
+  std::normal_distribution<float> normal;
+  Floats values(count);
+  for (float& value : values) value = std::ldexp(normal(random), static_cast<int>(random() % 20));
+  return values;
+}
+
+class SideSumsTest : public ::testing::TestWithParam<int> {
+ protected:
+  void SetUp() override {
+    cuda_on_cpu::reset();
+    nccl_on_cpu::reset();
+    cuda_on_cpu::set_lazy_streams(true);  // what nobody waits for does not happen
+  }
+  void TearDown() override { cuda_on_cpu::reset(); }
+};
+
+TEST_P(SideSumsTest, HasTheBitsOfTheHostsSum) {
+  run_on_gpus(GetParam(), Gpus::one_each, [](Device& device, Communicator& world) {
+    const auto exchange = make_exchange(device, world);
+    constexpr std::size_t kMost = 50003;
+    SideSums sums(device, *exchange, kMost);
+    for (int round = 0; round < 2; ++round) {
+      Floats large = values_of(world.rank(), kMost), small = values_of(world.rank(), 5);
+      auto on_device = to_device(device, large), small_on_device = to_device(device, small);
+      const std::size_t before = cuda_on_cpu::memory_in_use(device.ordinal());
+
+      sums.add(on_device.view());
+      sums.add(small_on_device.view());
+      sums.finish();
+
+      EXPECT_EQ(cuda_on_cpu::memory_in_use(device.ordinal()), before);
+      world.all_reduce(std::span(large));
+      world.all_reduce(std::span(small));
+      EXPECT_EQ(to_host(device, on_device.view()), large);
+      EXPECT_EQ(to_host(device, small_on_device.view()), small);
+    }
+  });
+}
+
+// What is on the device's own stream before add() comes first; what comes after finish() sees the sums.
+TEST_P(SideSumsTest, KeepsTheOrderOfTheDevicesWork) {
+  run_on_gpus(GetParam(), Gpus::one_each, [](Device& device, Communicator& world) {
+    const auto exchange = make_exchange(device, world);
+    SideSums sums(device, *exchange, 1000);
+    auto ones = to_device(device, Floats(1000, 1)), values = device.allocate<float>(1000),
+         copy = device.allocate<float>(1000);
+    const std::size_t bytes = 1000 * sizeof(float);
+
+    device.copy(ones.view().data(), values.view().data(), bytes);
+    sums.add(values.view());
+    device.clear(ones.view().data(), bytes);
+    sums.finish();
+    device.copy(values.view().data(), copy.view().data(), bytes);
+
+    EXPECT_EQ(to_host(device, copy.view()), Floats(1000, static_cast<float>(world.size())));
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Ranks, SideSumsTest, ::testing::Values(2, 3, 4));
+
+TEST_F(SideSumsTest, RefuseAnExchangeThatWaits) {
+  run_on_gpus(2, Gpus::one, [](Device& device, Communicator& world) {
+    const auto staged = make_exchange(device, world);
+    EXPECT_THROW(SideSums(device, *staged, 10), InternalError);
+  });
+}
+
+// Of two exchanges at once ranks could begin different ones first.
+TEST_F(SideSumsTest, AreForABackendThatExchangesNothingElse) {
+  cuda_on_cpu::set_device_count(2);
+  run_on_threads(2, [](Communicator& world) {
+    const auto other = world.split(0, world.rank());
+    CudaBackend backend(world.rank());
+    auto values = backend.allocate(3);
+    backend.fill(values.view(), 1);
+    const auto beside = backend.make_background_sums(world, 3);
+    EXPECT_NE(dynamic_cast<SideSums*>(beside.get()), nullptr);
+    const auto embedding =
+        backend.make_embedding_lookup({.vocabulary = 5,
+                                       .width = 4,
+                                       .max_time_steps = 1,
+                                       .tiling = {Share::of(1, 0, 1), Share::of(2, world.rank(), 2), 1}},
+                                      *other);
+
+    const auto deferred = backend.make_background_sums(world, 3);
+
+    EXPECT_EQ(dynamic_cast<SideSums*>(deferred.get()), nullptr);
+    for (BackgroundSums* sums : {beside.get(), deferred.get()}) {
+      sums->add(values.view());
+      sums->finish();
+    }
+    Floats sums(3);
+    backend.to_host(values.view(), sums);
+    EXPECT_EQ(sums, Floats(3, 4));
+  });
+}
+
+}  // namespace
+}  // namespace lamina::cuda
