@@ -19,7 +19,7 @@ namespace lamina {
 enum class FaultPoint : std::uint8_t {
   step,                ///< the beginning of a training step
   forward_exchange,    ///< in the time loop of a recurrent layer, before its exchange of h
-  gradient_sync,       ///< before the gradients are summed over the data axis
+  gradient_sync,       ///< before the rank waits for the sums of gradients over the data axis
   gradient,            ///< corrupt: a number of this rank's gradients becomes NaN
   parameter,           ///< corrupt: a bit of this rank's parameters flips
   checkpoint_write,    ///< while a rank writes its boxes into the partial file
