@@ -33,17 +33,20 @@ class Communicator::TimedSums final : public BackgroundSums {
       : group_(group), sums_(std::move(sums)) {}
 
   void add(std::span<float> values) override {
+    is_busy_ = true;
     group_.timed("begin sums", [&] { sums_->add(values); });
   }
   void advance() override {
-    group_.timed("advance sums", [&] { sums_->advance(); });
+    if (is_busy_) group_.timed("advance sums", [&] { sums_->advance(); });
   }
   void finish() override {
+    is_busy_ = false;
     group_.timed("finish sums", [&] { sums_->finish(); });
   }
 
  private:
   Communicator& group_;
+  bool is_busy_ = false;
   std::unique_ptr<BackgroundSums> sums_;
 };
 
