@@ -11,7 +11,8 @@
 namespace lamina {
 namespace {
 
-// Below this every rank sums everything by itself: one message round instead of two.
+// Below this every rank sums everything by itself: one message round instead of two. Two ranks always do, for
+// which it takes no more bytes either.
 constexpr std::size_t kWholeReductionBytes = 4096;
 constexpr std::size_t kLargestElement = 8;
 
@@ -178,9 +179,10 @@ void MessageCommunicator::do_all_reduce(void* values, std::size_t count, Element
   const Call call{.operation = Operation::all_reduce, .type = type, .reduction = reduction, .count = count};
   agree(call);
   const std::size_t total = count * size_of(type);
-  if (total <= std::min(kWholeReductionBytes, block_capacity())) {
-    return reduce_whole(call, as_bytes(values), count);
-  }
+  if (size() == 2 || total <= kWholeReductionBytes)
+    return for_pieces(total, block_capacity(), [&](std::size_t first, std::size_t bytes) {
+      reduce_whole(call, as_bytes(values) + first, bytes / size_of(type));
+    });
   for_pieces(total, block_capacity() * ranks(), [&](std::size_t first, std::size_t bytes) {
     reduce_by_shares(call, as_bytes(values) + first, bytes / size_of(type));
   });
