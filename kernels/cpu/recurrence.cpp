@@ -1,7 +1,8 @@
-// The time loop. Pointwise work runs over *tiles* (lane group x unit block): this rank's own blocks with the
-// sharded schedule, all blocks of the layer with the replicated one; products only ever run for own blocks.
-// What crosses blocks goes through RowStatistics, BlockGather and BlockSum, which are collective and keep the
-// tree order. P below is the number of unit blocks of the pointwise work, K or G.
+// The time loop. Pointwise work runs over *tiles* (lane group x unit block), this rank's own blocks or all of
+// the layer, as the schedule of exchanges has it: P below is the number of unit blocks whose gates a rank
+// computes (K; replicated: G), Q that of the blocks whose output it computes, h from c and the gate o (K
+// where sharded, else G). Products only ever run for own blocks. What crosses blocks goes through
+// RowStatistics, BlockGather and BlockSum, which are collective and keep the tree order.
 #include "kernels/cpu/recurrence.h"
 
 #include <algorithm>
@@ -58,9 +59,11 @@ class CpuRecurrence final : public Recurrence {
  private:
   bool normalized() const { return shape_.normalization == Normalization::layer; }
   bool replicated() const { return shape_.exchange == Exchange::replicated; }
-  Share pointwise_share() const {
-    return replicated() ? Share::of(shape_.tiling.blocks.count, 0, 1) : shape_.tiling.blocks;
-  }
+  bool gathers_cells() const { return shape_.exchange == Exchange::cell; }
+  bool sharded() const { return shape_.exchange == Exchange::sharded; }
+  Share whole() const { return Share::of(shape_.tiling.blocks.count, 0, 1); }
+  Share gate_share() const { return replicated() ? whole() : shape_.tiling.blocks; }
+  Share output_share() const { return sharded() ? shape_.tiling.blocks : whole(); }
 
   // Forward.
   void check_forward(const RecurrenceForward& f) const;
@@ -71,14 +74,16 @@ class CpuRecurrence final : public Recurrence {
   void transform_state(int t);
   void measure_state(std::size_t d, std::size_t p, int t);
   void update_cell(std::size_t d, std::size_t p, int t);
-  void write_output(std::size_t d, std::size_t p, int t);
+  void gather_cells(int t);
+  void measure_cell(std::size_t d, std::size_t q, int t);
+  void write_output(std::size_t d, std::size_t q, int t);
   void write_last_state(const RecurrenceForward& f);
 
   // Backward.
   void check_backward(const RecurrenceBackward& b) const;
   void begin_backward(const RecurrenceBackward& b);
   void step_backward(int t);
-  void output_backward(std::size_t d, std::size_t p, int t);
+  void output_backward(std::size_t d, std::size_t q, int t);
   void gates_backward(std::size_t d, std::size_t p, int t, RowStatistics::Means means);
   void normalization_backward(std::size_t d, std::size_t k, int t, RowStatistics::Means means);
   void state_gradient(int t);
@@ -86,7 +91,7 @@ class CpuRecurrence final : public Recurrence {
   void parameter_gradients(const LstmParameters<float>& d);
   void sum_over_groups(const Floats& of_groups, std::size_t width, std::span<float> out) const;
 
-  // task(d, k) or task(d, p) over tiles, on the rank's threads.
+  // task(d, k), task(d, p) or task(d, q) over tiles, on the rank's threads.
   template <class Task>
   void for_tiles(std::size_t blocks, const Task& task) const {
     parallel_for(threads_, groups_ * blocks, [&](std::size_t i) { task(i / blocks, i % blocks); });
@@ -102,19 +107,27 @@ class CpuRecurrence final : public Recurrence {
   }
 
   std::size_t sequence_rows() const { return size(steps_) * rows_; }
-  /// Which of the P blocks is this rank's block k.
+  /// Which of the P blocks is this rank's block k; which of the Q blocks is block p.
   std::size_t own(std::size_t k) const { return own_first_ + k; }
-  // Tile (d, p) of [D, P, R, width], and its time step t of [D, P, steps, R, width].
+  std::size_t output_of(std::size_t p) const { return p - own_first_ + own_first_output_; }
+  /// Whether the gates of block q are this rank's to compute, as block p.
+  bool has_gates(std::size_t q) const { return q >= output_of(0) && q < output_of(blocks_); }
+  // Tile (d, p) of [D, P, R, width], (d, q) of [D, Q, R, U].
   std::size_t tile(std::size_t d, std::size_t p, std::size_t width) const {
     return (d * blocks_ + p) * rows_ * width;
   }
-  std::size_t at(std::size_t d, std::size_t p, int steps, int t, std::size_t width) const {
-    return ((d * blocks_ + p) * size(steps) + size(t)) * rows_ * width;
+  std::size_t output_tile(std::size_t d, std::size_t q) const {
+    return (d * output_blocks_ + q) * rows_ * units_;
   }
-  std::size_t gates_at(std::size_t d, std::size_t p, int t) const { return at(d, p, steps_, t, 4 * units_); }
-  std::size_t cell_at(std::size_t d, std::size_t p, int t) const { return at(d, p, steps_, t, units_); }
-  std::size_t state_at(std::size_t d, std::size_t p, int t) const {  // t = 0: before the first step
-    return at(d, p, steps_ + 1, t, units_);
+  // Time step t of [D, P, T, R, 4U], [D, Q, T, R, U] and [D, Q, T+1, R, U].
+  std::size_t gates_at(std::size_t d, std::size_t p, int t) const {
+    return ((d * blocks_ + p) * size(steps_) + size(t)) * rows_ * 4 * units_;
+  }
+  std::size_t cell_at(std::size_t d, std::size_t q, int t) const {
+    return ((d * output_blocks_ + q) * size(steps_) + size(t)) * rows_ * units_;
+  }
+  std::size_t state_at(std::size_t d, std::size_t q, int t) const {  // t = 0: before the first step
+    return ((d * output_blocks_ + q) * size(steps_ + 1) + size(t)) * rows_ * units_;
   }
   // Rows of the statistics: of a step [D, R], kept for all steps [T, D, R]; of the input side [D, T, R]. The
   // backward sums of a step are [2, D, R], for W_h h and W_x x.
@@ -139,19 +152,34 @@ class CpuRecurrence final : public Recurrence {
   float* h_before(std::size_t d, int t) {
     return t == 0 ? h_first_.data() + d * rows_ * size(shape_.hidden) : h_after(d, t - 1);
   }
-  /// Whether the pointwise work writes complete rows of h in place: it is done for all blocks.
-  bool complete() const { return size(shape_.tiling.blocks.count) == blocks_; }
+  /// Whether complete rows of h are written in place: the output is computed for all blocks.
+  bool complete() const { return size(shape_.tiling.blocks.count) == output_blocks_; }
+  /// c and o of an own tile, on their way to all ranks.
+  float* own_cell(std::size_t d, std::size_t k) {
+    return &own_cells_[(d * own_blocks_ + k) * 2 * rows_ * units_];
+  }
+  float* c_after(std::size_t d, std::size_t p, int t) {
+    return gathers_cells() ? own_cell(d, p) : &c_[state_at(d, output_of(p), t + 1)];
+  }
+  struct OutputGate {
+    const float* values;
+    std::size_t stride;
+  };
+  OutputGate output_gate(std::size_t d, std::size_t q, int t) const {
+    if (gathers_cells()) return {&o_[cell_at(d, q, t)], units_};
+    return {&gates_[gates_at(d, q, t)] + 2 * units_, 4 * units_};
+  }
   CellTile cell_tile(std::size_t d, int t) const {
     return {rows_, units_, normalized(), lengths_.empty() ? nullptr : lengths_.data() + d * rows_, t};
   }
 
   RecurrenceShape shape_;
   int threads_;
-  std::size_t groups_, rows_, units_;  ///< D, R, U
-  std::size_t own_blocks_, blocks_;    ///< K, P
-  std::size_t own_first_;
+  std::size_t groups_, rows_, units_;                ///< D, R, U
+  std::size_t own_blocks_, blocks_, output_blocks_;  ///< K, P, Q
+  std::size_t own_first_, own_first_output_;         ///< of the P blocks, of the Q
   std::unique_ptr<Communicator> self_;
-  Communicator& pointwise_axis_;  ///< over which the pointwise work is split: this rank alone if replicated
+  Communicator &gate_axis_, &output_axis_;  ///< over which the work is split: this rank alone if it is not
 
   RecurrenceProducts products_;
   BlockGather gather_, h_gather_;
@@ -159,7 +187,7 @@ class CpuRecurrence final : public Recurrence {
   RowStatistics h_statistics_, c_statistics_, x_statistics_, gate_sums_;
   ArrayTree group_tree_;
 
-  Floats gain_x_, gain_h_, bias_, gain_c_, bias_c_;  ///< [P, 4, U] or [P, U]
+  Floats gain_x_, gain_h_, bias_, gain_c_, bias_c_;  ///< [P, 4, U] or [Q, U]
 
   // The latest forward pass; what backward() needs of it.
   int steps_ = 0;
@@ -170,25 +198,26 @@ class CpuRecurrence final : public Recurrence {
   std::vector<std::int32_t> lengths_;  ///< [D, R] or empty
   LargeArray gates_;                   ///< [D, P, T, R, 4U]; without LN they become dz
   LargeArray a_x_, a_h_;               ///< LN: the same; become da_x, da_h
-  LargeArray c_;                       ///< [D, P, T+1, R, U]
-  LargeArray s_;                       ///< [D, P, T, R, U]
+  LargeArray c_;                       ///< [D, Q, T+1, R, U]
+  LargeArray s_, o_;                   ///< [D, Q, T, R, U]; o: cells gathered only, else among the gates
   SavedStatistics of_x_, of_h_, of_c_;
 
   // One time step.
   LargeArray own_a_h_;      ///< [D, K, R, 4U], replicated only
   LargeArray a_h_all_;      ///< [D, G, R, 4U], replicated only
   LargeArray own_a_x_;      ///< [D, K, T, R, 4U], replicated only
-  LargeArray h_;            ///< [D, P, R, U], unless complete rows are written in place
-  LargeArray d_h_, d_c_;    ///< [D, P, R, U]
-  LargeArray d_n_c_;        ///< [D, P, R, U]
+  LargeArray own_cells_;    ///< [D, K, 2, R, U], cells gathered only
+  LargeArray h_;            ///< [D, Q, R, U], unless complete rows are written in place
+  LargeArray d_h_, d_n_c_;  ///< [D, Q, R, U]
+  LargeArray d_c_;          ///< [D, P, R, U]
   LargeArray dz_;           ///< LN, [D, P, R, 4U]
-  LargeArray d_h_held_;     ///< [D, P, R, U]; empty where all rows are valid
+  LargeArray d_h_held_;     ///< [D, Q, R, U]; empty where all rows are valid
   LargeArray d_h_of_rank_;  ///< [D, R, H], summed over this rank's blocks
 
   // Gradients.
-  std::span<const float> d_output_;                            ///< [D, P, T*R, U]
-  LargeArray d_output_all_;                                    ///< replicated only
-  Floats d_gain_x_, d_gain_h_, d_bias_, d_gain_c_, d_bias_c_;  ///< [D, P, 4, U] or [D, P, U]
+  std::span<const float> d_output_;                            ///< [D, Q, T*R, U]
+  LargeArray d_output_all_;                                    ///< unless sharded
+  Floats d_gain_x_, d_gain_h_, d_bias_, d_gain_c_, d_bias_c_;  ///< [D, P, 4, U] or [D, Q, U]
   LargeArray d_input_of_rank_;                                 ///< [rows of a chunk, I]
 };
 
@@ -199,29 +228,38 @@ CpuRecurrence::CpuRecurrence(const RecurrenceShape& shape, Communicator& model_a
       rows_(size(shape.tiling.rows)),
       units_(size(shape.hidden / shape.tiling.blocks.count)),
       own_blocks_(size(shape.tiling.blocks.local)),
-      blocks_(size(pointwise_share().local)),
+      blocks_(size(gate_share().local)),
+      output_blocks_(size(output_share().local)),
       own_first_(replicated() ? size(shape.tiling.blocks.first) : 0),
+      own_first_output_(sharded() ? 0 : size(shape.tiling.blocks.first)),
       self_(make_self_communicator()),
-      pointwise_axis_(replicated() ? *self_ : model_axis),
+      gate_axis_(replicated() ? *self_ : model_axis),
+      output_axis_(sharded() ? model_axis : *self_),
       products_(shape),
       gather_(shape.tiling.blocks, model_axis),
-      h_gather_(pointwise_share(), pointwise_axis_),
+      h_gather_(output_share(), output_axis_),
       state_sum_(shape.tiling.blocks, model_axis),
       input_sum_(shape.tiling.blocks, model_axis),
-      h_statistics_(static_cast<int>(blocks_), pointwise_axis_),
-      c_statistics_(static_cast<int>(blocks_), pointwise_axis_),
-      x_statistics_(static_cast<int>(blocks_), pointwise_axis_),
-      gate_sums_(static_cast<int>(blocks_), pointwise_axis_),
+      h_statistics_(static_cast<int>(blocks_), gate_axis_),
+      c_statistics_(static_cast<int>(output_blocks_), output_axis_),
+      x_statistics_(static_cast<int>(blocks_), gate_axis_),
+      gate_sums_(static_cast<int>(blocks_), gate_axis_),
       group_tree_(threads) {
   check(shape.hidden % shape.tiling.blocks.count == 0, "recurrence: H must divide into unit blocks");
   const std::size_t step = groups_ * blocks_ * rows_, steps = size(shape.max_time_steps);
+  const std::size_t output_step = groups_ * output_blocks_ * rows_ * units_;
   gates_.resize(step * steps * 4 * units_);
-  c_.resize(step * (steps + 1) * units_);
-  s_.resize(step * steps * units_);
+  c_.resize(output_step * (steps + 1));
+  s_.resize(output_step * steps);
   h_first_.resize(groups_ * rows_ * size(shape.hidden));
   a_h_.resize(normalized() ? gates_.size() : step * 4 * units_);
-  for (LargeArray* buffer : {&d_h_, &d_c_, &d_n_c_}) buffer->resize(step * units_);
-  if (!complete()) h_.resize(step * units_);
+  for (LargeArray* buffer : {&d_h_, &d_n_c_}) buffer->resize(output_step);
+  d_c_.resize(step * units_);
+  if (!complete()) h_.resize(output_step);
+  if (gathers_cells()) {
+    o_.resize(s_.size());
+    own_cells_.resize(groups_ * own_blocks_ * 2 * rows_ * units_);
+  }
   d_h_of_rank_.resize(h_first_.size());
   d_bias_.resize(groups_ * blocks_ * 4 * units_);
   if (replicated()) {
@@ -236,7 +274,7 @@ CpuRecurrence::CpuRecurrence(const RecurrenceShape& shape, Communicator& model_a
   dz_.resize(step * 4 * units_);
   for (SavedStatistics* of : {&of_x_, &of_h_, &of_c_}) of->resize(groups_ * steps * rows_);
   for (Floats* sum : {&d_gain_x_, &d_gain_h_}) sum->resize(d_bias_.size());
-  for (Floats* sum : {&d_gain_c_, &d_bias_c_}) sum->resize(groups_ * blocks_ * units_);
+  for (Floats* sum : {&d_gain_c_, &d_bias_c_}) sum->resize(groups_ * output_blocks_ * units_);
 }
 
 void CpuRecurrence::set_parameters(const LstmParameters<const float>& parameters) {
@@ -246,23 +284,23 @@ void CpuRecurrence::set_parameters(const LstmParameters<const float>& parameters
             parameters.bias.size() == 4 * own_units,
         "recurrence: the weights do not fit the shape");
   products_.set_weights(parameters.W_x, parameters.W_h, threads_);
-  const auto keep = [&](std::span<const float> own_values, std::size_t width, Floats& all) {
+  const auto keep = [&](std::span<const float> own_values, std::size_t width, bool of_all, Floats& kept) {
     check(own_values.size() == own_blocks_ * width, "recurrence: the gains or biases do not fit the shape");
-    all.assign(own_values.begin(), own_values.end());
-    if (!replicated()) return;
-    all.resize(blocks_ * width);
-    gather_.run_blocked(1, 1, static_cast<int>(width), own_values, all);
+    kept.assign(own_values.begin(), own_values.end());
+    if (!of_all) return;
+    kept.resize(size(shape_.tiling.blocks.count) * width);
+    gather_.run_blocked(1, 1, static_cast<int>(width), own_values, kept);
   };
-  keep(parameters.bias, 4 * units_, bias_);
+  keep(parameters.bias, 4 * units_, replicated(), bias_);
   if (!normalized()) return;
-  keep(parameters.gain_x, 4 * units_, gain_x_);
-  keep(parameters.gain_h, 4 * units_, gain_h_);
-  keep(parameters.gain_c, units_, gain_c_);
-  keep(parameters.bias_c, units_, bias_c_);
+  keep(parameters.gain_x, 4 * units_, replicated(), gain_x_);
+  keep(parameters.gain_h, 4 * units_, replicated(), gain_h_);
+  keep(parameters.gain_c, units_, !sharded(), gain_c_);
+  keep(parameters.bias_c, units_, !sharded(), bias_c_);
 }
 
 std::size_t CpuRecurrence::saved_size() const {
-  return a_x_.size() + (normalized() ? a_h_.size() : 0) + gates_.size() + c_.size() + s_.size() +
+  return a_x_.size() + (normalized() ? a_h_.size() : 0) + gates_.size() + c_.size() + s_.size() + o_.size() +
          h_first_.size() + of_x_.size() + of_h_.size() + of_c_.size();
 }
 
@@ -306,13 +344,15 @@ void CpuRecurrence::begin_forward(const RecurrenceForward& f) {
                         f.c_first, c_first);
   else
     std::ranges::copy(f.c_first, c_first.data());
-  const std::size_t hidden = size(shape_.hidden), first_unit = size(pointwise_share().first) * units_;
   for_tiles(blocks_, [&](std::size_t d, std::size_t p) {
-    std::copy_n(&c_first[tile(d, p, units_)], rows_ * units_, &c_[state_at(d, p, 0)]);
-    if (complete()) return;
+    std::copy_n(&c_first[tile(d, p, units_)], rows_ * units_, &c_[state_at(d, output_of(p), 0)]);
+  });
+  if (complete()) return;
+  const std::size_t hidden = size(shape_.hidden), first_unit = size(output_share().first) * units_;
+  for_tiles(output_blocks_, [&](std::size_t d, std::size_t q) {
     for (std::size_t row = 0; row < rows_; ++row)
-      std::copy_n(&h_first_[(d * rows_ + row) * hidden + first_unit + p * units_], units_,
-                  &h_[tile(d, p, units_) + row * units_]);
+      std::copy_n(&h_first_[(d * rows_ + row) * hidden + first_unit + q * units_], units_,
+                  &h_[output_tile(d, q) + row * units_]);
   });
 }
 
@@ -353,10 +393,11 @@ void CpuRecurrence::step_forward(int t) {
     h_statistics_.merge_moments(4 * units_, shape_.epsilon, &of_h_.mean[step_row(0, t)],
                                 &of_h_.scale[step_row(0, t)]);
   for_tiles(blocks_, [&](std::size_t d, std::size_t p) { update_cell(d, p, t); });
+  if (gathers_cells()) gather_cells(t);
   if (normalized())
     c_statistics_.merge_moments(units_, shape_.epsilon, &of_c_.mean[step_row(0, t)],
                                 &of_c_.scale[step_row(0, t)]);
-  for_tiles(blocks_, [&](std::size_t d, std::size_t p) { write_output(d, p, t); });
+  for_tiles(output_blocks_, [&](std::size_t d, std::size_t q) { write_output(d, q, t); });
   fault_point(FaultPoint::forward_exchange);
   if (complete()) return;
   const std::size_t step = rows_ * size(shape_.hidden);
@@ -389,7 +430,7 @@ void CpuRecurrence::measure_state(std::size_t d, std::size_t p, int t) {
 void CpuRecurrence::update_cell(std::size_t d, std::size_t p, int t) {
   const Span span(SpanKind::pointwise, "gates");
   const std::size_t i = gates_at(d, p, t), width = 4 * units_;
-  float* c = &c_[state_at(d, p, t + 1)];
+  float* c = c_after(d, p, t);
   lstm_gates(cell_tile(d, t), {.a_h = a_h(d, p, t),
                                .a_x = &x_side()[i],
                                .of_h = of_h_.at(step_row(d, t)),
@@ -397,22 +438,41 @@ void CpuRecurrence::update_cell(std::size_t d, std::size_t p, int t) {
                                .gain_h = place(gain_h_, p * width),
                                .gain_x = place(gain_x_, p * width),
                                .bias = bias_.data() + p * width,
-                               .c_before = &c_[state_at(d, p, t)],
+                               .c_before = &c_[state_at(d, output_of(p), t)],
                                .gates = &gates_[i],
                                .c = c});
-  if (normalized())
-    row_moments(c, rows_, units_, c_statistics_.first(p) + d * rows_, c_statistics_.second(p) + d * rows_);
+  if (!gathers_cells()) return measure_cell(d, output_of(p), t);
+  float* o = c + rows_ * units_;
+  for (std::size_t row = 0; row < rows_; ++row)
+    std::copy_n(&gates_[i] + row * width + 2 * units_, units_, o + row * units_);
 }
 
-void CpuRecurrence::write_output(std::size_t d, std::size_t p, int t) {
-  float* h = complete() ? h_after(d, t) + p * units_ : &h_[tile(d, p, units_)];
-  lstm_output(cell_tile(d, t), {.gates = &gates_[gates_at(d, p, t)],
-                                .c = &c_[state_at(d, p, t + 1)],
+// Eq. 22, h = o tanh(LN(c)): who has c and o of all blocks needs neither the others' statistics nor their h.
+void CpuRecurrence::gather_cells(int t) {
+  gather_.run_parts(static_cast<int>(groups_), 2, rows_ * units_, own_cells_,
+                    [this, t](std::size_t d, std::size_t g, std::size_t part) {
+                      return part == 0 ? &c_[state_at(d, g, t + 1)] : &o_[cell_at(d, g, t)];
+                    });
+  for_tiles(output_blocks_, [&](std::size_t d, std::size_t q) { measure_cell(d, q, t); });
+}
+
+void CpuRecurrence::measure_cell(std::size_t d, std::size_t q, int t) {
+  if (normalized())
+    row_moments(&c_[state_at(d, q, t + 1)], rows_, units_, c_statistics_.first(q) + d * rows_,
+                c_statistics_.second(q) + d * rows_);
+}
+
+void CpuRecurrence::write_output(std::size_t d, std::size_t q, int t) {
+  float* h = complete() ? h_after(d, t) + q * units_ : &h_[output_tile(d, q)];
+  const OutputGate o = output_gate(d, q, t);
+  lstm_output(cell_tile(d, t), {.o = o.values,
+                                .o_stride = o.stride,
+                                .c = &c_[state_at(d, q, t + 1)],
                                 .of_c = of_c_.at(step_row(d, t)),
-                                .gain_c = place(gain_c_, p * units_),
-                                .bias_c = place(bias_c_, p * units_),
-                                .s = &s_[cell_at(d, p, t)],
-                                .h_before = complete() ? h_before(d, t) + p * units_ : h,
+                                .gain_c = place(gain_c_, q * units_),
+                                .bias_c = place(bias_c_, q * units_),
+                                .s = &s_[cell_at(d, q, t)],
+                                .h_before = complete() ? h_before(d, t) + q * units_ : h,
                                 .h = h,
                                 .h_stride = complete() ? size(shape_.hidden) : units_});
 }
@@ -422,7 +482,8 @@ void CpuRecurrence::write_last_state(const RecurrenceForward& f) {
   for (std::size_t d = 0; d < groups_; ++d) {
     std::copy_n(h_before(d, steps_), step, &f.h_last[d * step]);
     for (std::size_t k = 0; k < own_blocks_; ++k)
-      std::copy_n(&c_[state_at(d, own(k), steps_)], state, &f.c_last[(d * own_blocks_ + k) * state]);
+      std::copy_n(&c_[state_at(d, output_of(own(k)), steps_)], state,
+                  &f.c_last[(d * own_blocks_ + k) * state]);
   }
 }
 
@@ -456,8 +517,8 @@ void CpuRecurrence::backward(const RecurrenceBackward& b) {
 
 void CpuRecurrence::begin_backward(const RecurrenceBackward& b) {
   d_output_ = b.d_output;
-  if (replicated()) {
-    d_output_all_.resize(b.d_output.size() / own_blocks_ * blocks_);
+  if (!sharded()) {
+    d_output_all_.resize(b.d_output.size() / own_blocks_ * output_blocks_);
     gather_.run_blocked(static_cast<int>(groups_), static_cast<int>(sequence_rows()),
                         static_cast<int>(units_), b.d_output, d_output_all_);
     d_output_ = d_output_all_;
@@ -471,7 +532,7 @@ void CpuRecurrence::begin_backward(const RecurrenceBackward& b) {
 // The chain rule back through step_forward; each LN needs two sums over its vector.
 void CpuRecurrence::step_backward(int t) {
   const Span span(SpanKind::pointwise, "time step backward");
-  for_tiles(blocks_, [&](std::size_t d, std::size_t p) { output_backward(d, p, t); });
+  for_tiles(output_blocks_, [&](std::size_t d, std::size_t q) { output_backward(d, q, t); });
   RowStatistics::Means means;
   if (normalized()) means = c_statistics_.merge_sums(size(shape_.hidden));
   for_tiles(blocks_, [&](std::size_t d, std::size_t p) { gates_backward(d, p, t, means.from(d * rows_)); });
@@ -482,36 +543,38 @@ void CpuRecurrence::step_backward(int t) {
   if (t > 0) state_gradient(t);
 }
 
-void CpuRecurrence::output_backward(std::size_t d, std::size_t p, int t) {
+void CpuRecurrence::output_backward(std::size_t d, std::size_t q, int t) {
   const Span span(SpanKind::pointwise, "output backward");
+  const OutputGate o = output_gate(d, q, t);
   lstm_output_backward(cell_tile(d, t),
-                       {.d_output = &d_output_[cell_at(d, p, t)],
-                        .d_h = &d_h_[tile(d, p, units_)],
-                        .d_h_held = lengths_.empty() ? nullptr : &d_h_held_[tile(d, p, units_)],
-                        .c = &c_[state_at(d, p, t + 1)],
+                       {.d_output = &d_output_[cell_at(d, q, t)],
+                        .d_h = &d_h_[output_tile(d, q)],
+                        .d_h_held = lengths_.empty() ? nullptr : &d_h_held_[output_tile(d, q)],
+                        .c = &c_[state_at(d, q, t + 1)],
                         .of_c = of_c_.at(step_row(d, t)),
-                        .gain_c = place(gain_c_, p * units_),
-                        .gates = &gates_[gates_at(d, p, t)],
-                        .s = &s_[cell_at(d, p, t)],
-                        .dz = dz(d, p, t),
-                        .d_n_c = &d_n_c_[tile(d, p, units_)],
-                        .sum_dn = c_statistics_.first(p) + d * rows_,
-                        .sum_dn_n = c_statistics_.second(p) + d * rows_,
-                        .d_gain_c = place(d_gain_c_, (d * blocks_ + p) * units_),
-                        .d_bias_c = place(d_bias_c_, (d * blocks_ + p) * units_)});
+                        .gain_c = place(gain_c_, q * units_),
+                        .o = o.values,
+                        .o_stride = o.stride,
+                        .s = &s_[cell_at(d, q, t)],
+                        .dz = has_gates(q) ? dz(d, q - output_of(0), t) : nullptr,
+                        .d_n_c = &d_n_c_[output_tile(d, q)],
+                        .sum_dn = c_statistics_.first(q) + d * rows_,
+                        .sum_dn_n = c_statistics_.second(q) + d * rows_,
+                        .d_gain_c = place(d_gain_c_, (d * output_blocks_ + q) * units_),
+                        .d_bias_c = place(d_bias_c_, (d * output_blocks_ + q) * units_)});
 }
 
 void CpuRecurrence::gates_backward(std::size_t d, std::size_t p, int t, RowStatistics::Means means) {
   const Span span(SpanKind::pointwise, "gates backward");
-  const std::size_t i = gates_at(d, p, t), width = 4 * units_, x_rows = groups_ * rows_;
+  const std::size_t i = gates_at(d, p, t), q = output_of(p), width = 4 * units_, x_rows = groups_ * rows_;
   const auto sums = [&](std::size_t row) -> NormalizationSums {
     return {gate_sums_.first(p) + row, gate_sums_.second(p) + row};
   };
-  lstm_gates_backward(cell_tile(d, t), {.d_n_c = &d_n_c_[tile(d, p, units_)],
+  lstm_gates_backward(cell_tile(d, t), {.d_n_c = &d_n_c_[output_tile(d, q)],
                                         .mean_dn = means.first,
                                         .mean_dn_n = means.second,
-                                        .c = &c_[state_at(d, p, t + 1)],
-                                        .c_before = &c_[state_at(d, p, t)],
+                                        .c = &c_[state_at(d, q, t + 1)],
+                                        .c_before = &c_[state_at(d, q, t)],
                                         .of_c = of_c_.at(step_row(d, t)),
                                         .d_c = &d_c_[tile(d, p, units_)],
                                         .gates = &gates_[i],
@@ -556,13 +619,13 @@ void CpuRecurrence::state_gradient(int t) {
                                  &d_h_of_rank_[d * rows_ * hidden]);
   });
   state_sum_.start(static_cast<int>(groups_), static_cast<int>(rows_), static_cast<int>(units_),
-                   replicated() ? std::span<float>() : d_h_);
+                   sharded() ? std::span<float>(d_h_) : std::span<float>());
   for (std::size_t d = 0; d < groups_; ++d)
     state_sum_.set(static_cast<int>(d), 0, static_cast<int>(rows_), &d_h_of_rank_[d * rows_ * hidden]);
-  if (replicated())
-    state_sum_.finish_everywhere(d_h_);
-  else
+  if (sharded())
     state_sum_.finish();
+  else
+    state_sum_.finish_everywhere(d_h_);
 }
 
 // dL/dx = the sum over all unit blocks of da_x W_x.
@@ -605,11 +668,12 @@ void CpuRecurrence::parameter_gradients(const LstmParameters<float>& d) {
   sum_over_groups(d_bias_c_, units_, d.bias_c);
 }
 
-// [D, P, width] -> this rank's blocks [K, width].
+// [D, P or Q, width] -> this rank's blocks [K, width].
 void CpuRecurrence::sum_over_groups(const Floats& of_groups, std::size_t width, std::span<float> out) const {
+  const std::size_t group = of_groups.size() / groups_;
+  const std::size_t first = group == out.size() ? 0 : size(shape_.tiling.blocks.first) * width;
   for (std::size_t i = 0; i < out.size(); ++i)
-    out[i] =
-        tree_sum(groups_, [&](std::size_t d) { return of_groups[(d * blocks_ + own_first_) * width + i]; });
+    out[i] = tree_sum(groups_, [&](std::size_t d) { return of_groups[d * group + first + i]; });
 }
 
 }  // namespace
