@@ -111,6 +111,8 @@ TrainedModel load_trained_model(const std::filesystem::path& file_or_folder, con
     trained = stored_model(file, record);
     trained.time_loop = "steps";                              // which takes any number of lanes and steps
     if (settings.device == "cpu") trained.precision = "f32";  // CPUs have no other, and it is no less exact
+    if (settings.device == "cuda" && trained.exchange == "cell")
+      trained.exchange = "sharded";  // the same bits
   });
   Vocabulary vocabulary(record.vocabulary);
 

@@ -1,7 +1,7 @@
 # Speed-up over ranks, for plot_scaling.sh, which sets: folder (with columns in SWEEP.SERIES), picture, heading.
 lines_in(file) = int(system("wc -l < '" . folder . "/" . file . "'"))
-rows_of(sweep) = lines_in(sweep . '.data') + lines_in(sweep . '.model_sharded') + lines_in(sweep . '.model_replicated') \
-  + lines_in(sweep . '.both_sharded') + lines_in(sweep . '.both_replicated')
+rows_of(sweep) = lines_in(sweep . '.data') + lines_in(sweep . '.model_sharded') + lines_in(sweep . '.model_cell') \
+  + lines_in(sweep . '.model_replicated') + lines_in(sweep . '.both_sharded') + lines_in(sweep . '.both_cell') + lines_in(sweep . '.both_replicated')
 sweeps = (rows_of('strong') > 0 ? 'strong ' : '') . (rows_of('weak') > 0 ? 'weak' : '')
 
 set terminal pngcairo size 640 * words(sweeps),600 font 'DejaVu Sans,12' linewidth 1.3 background '#ffffff'
@@ -25,11 +25,13 @@ lowest = SPEED_min < 1 ? SPEED_min : 1
 set xrange [fewest * 0.9:RANKS_max * 1.25]
 set yrange [lowest * 0.9:most * 1.9]
 
-series_names = 'data model_sharded model_replicated both_sharded both_replicated'
+series_names = 'data model_sharded model_cell model_replicated both_sharded both_cell both_replicated'
 styles = "'linespoints linewidth 2 pointtype 7 linecolor \"#2563a8\" title \"data axis (Nx1)\"' \
   'linespoints linewidth 2 pointtype 5 linecolor \"#c2410c\" title \"model axis (1xN), sharded\"' \
+  'linespoints linewidth 1.6 dashtype 4 pointtype 12 linecolor \"#c2410c\" title \"model axis (1xN), cell\"' \
   'linespoints linewidth 1.6 dashtype 2 pointtype 4 linecolor \"#c2410c\" title \"model axis (1xN), replicated\"' \
   'labels left offset 1,0 point pointtype 9 linecolor \"#3f7d20\" textcolor \"#3f7d20\" title \"both axes, sharded\"' \
+  'labels left offset 1,-0.3 point pointtype 13 linecolor \"#3f7d20\" textcolor \"#3f7d20\" title \"both axes, cell\"' \
   'labels left offset 1,-0.6 point pointtype 8 linecolor \"#3f7d20\" textcolor \"#3f7d20\" title \"both axes, replicated\"'"
 columns_of(style) = style[1:6] eq 'labels' ? '1:2:3' : '1:2'
 do for [sweep in sweeps] {

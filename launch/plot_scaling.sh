@@ -35,7 +35,7 @@ series() {
 }
 for sweep in strong weak; do
   series "$sweep" data '$4 == 1'
-  for schedule in sharded replicated; do
+  for schedule in sharded cell replicated; do
     series "$sweep" "model_$schedule" "\$3 == 1 && (\$4 == 1 || \$2 == \"$schedule\")"
     series "$sweep" "both_$schedule" "\$3 > 1 && \$4 > 1 && \$2 == \"$schedule\""
   done

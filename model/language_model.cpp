@@ -15,10 +15,6 @@ Normalization normalization_of(const ModelSettings& settings) {
   return settings.normalization == "layer" ? Normalization::layer : Normalization::none;
 }
 
-Exchange exchange_of(const ModelSettings& settings) {
-  return settings.exchange == "replicated" ? Exchange::replicated : Exchange::sharded;
-}
-
 void require_blocks(const char* flag, int width, int blocks) {
   if (width >= 1 && width % blocks == 0) return;
   throw UserError(fmt::format("--{} {} cannot be split into {} unit blocks: use a multiple of {}", flag,
@@ -83,7 +79,7 @@ LanguageModel::LanguageModel(const ModelSettings& settings, int vocabulary, int 
         .max_time_steps = max_time_steps,
         .tiling = pass,
         .normalization = normalization_of(settings),
-        .exchange = exchange_of(settings),
+        .exchange = exchange_named(settings.exchange),
         .precision = settings.precision == "bf16" ? Precision::bf16 : Precision::f32,
         .time_loop = settings.time_loop == "persistent" ? TimeLoop::persistent : TimeLoop::steps};
     layers_.emplace_back("lstm" + std::to_string(l), shape, table_, backend, model_axis);

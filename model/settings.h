@@ -27,8 +27,8 @@ struct ModelSettings {
     v("dropout", dropout, "probability of dropping an activation between layers, 0 to below 1");
     v.choice("dropout-kind", dropout_kind, {"variational", "plain"},
              "one mask per lane for all time steps, or one per element");
-    v.choice("exchange", exchange, {"sharded", "replicated"},
-             "schedule of the per-step exchanges between model ranks");
+    v.choice("exchange", exchange, {"sharded", "cell", "replicated"},
+             "schedule of the per-step exchanges between model ranks: 3, 2 or 1 a step and direction");
     v.choice("precision", precision, {"f32", "bf16"},
              "operands of the recurrent layers' products; the rest is f32 (bf16: --device cuda)");
     v.choice("time-loop", time_loop, {"steps", "persistent"},

@@ -13,11 +13,13 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "runtime/background_sums.h"
 #include "runtime/buffer.h"
 #include "runtime/communicator.h"
+#include "runtime/error.h"
 #include "runtime/product_series.h"
 #include "runtime/random.h"
 #include "runtime/tiling.h"
@@ -28,10 +30,19 @@ namespace lamina {
 /// normalization (eq. 20-22).
 enum class Normalization { none, layer };
 
-/// How per-step collectives are arranged. Both compute the same function, with the same bits.
-/// sharded: statistics by an all-reduce over the model axis, pointwise work split.
-/// replicated: pre-activations gathered once per step, pointwise work done by every rank at full width.
-enum class Exchange { sharded, replicated };
+/// How per-step collectives are arranged. All compute the same function, with the same bits.
+/// sharded: statistics by an all-reduce over the model axis, pointwise work split; 3 exchanges a step, with
+/// LN. cell: c and the gate o are gathered instead of h, and LN(c) and h computed by every rank at full
+/// width; 2. replicated: pre-activations gathered, all pointwise work done by every rank at full width; 1.
+enum class Exchange { sharded, cell, replicated };
+
+/// "sharded", "cell" or "replicated".
+inline Exchange exchange_named(std::string_view name) {
+  if (name == "cell") return Exchange::cell;
+  if (name == "replicated") return Exchange::replicated;
+  check(name == "sharded", "exchange: no such schedule");
+  return Exchange::sharded;
+}
 
 /// Of the operands of a recurrent layer's matrix products. Their sums, the statistics of LN, the cell states
 /// and the parameters that are trained are f32 in either case.

@@ -68,6 +68,22 @@ void BlockGather::run_blocked(int groups, int rows, int width, std::span<const f
   });
 }
 
+void BlockGather::run_parts(int groups, int parts, std::size_t part_size, std::span<const float> blocked,
+                            const Place& place) {
+  const Span span(SpanKind::pointwise, "gather of blocks");
+  const std::size_t local = size(blocks_.local), count_of_parts = size(parts);
+  check(blocked.size() == size(groups) * local * count_of_parts * part_size,
+        "blocks: blocked must be [D, K, parts, size]");
+  model_axis_.all_gather_pieces(blocked, [&](int rank, std::size_t first, std::span<const float> values) {
+    for (std::size_t count; !values.empty(); values = values.subspan(count), first += count) {
+      const std::size_t part = first / part_size, skip = first % part_size, block = part / count_of_parts;
+      count = std::min(part_size - skip, values.size());
+      float* to = place(block / local, size(rank) * local + block % local, part % count_of_parts);
+      std::copy_n(values.data(), count, to + skip);
+    }
+  });
+}
+
 BlockSum::BlockSum(const Share& blocks, Communicator& model_axis) : blocks_(blocks), model_axis_(model_axis) {
   check(blocks.local * model_axis.size() == blocks.count, "blocks: the model axis must own all of them");
 }

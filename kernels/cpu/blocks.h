@@ -2,6 +2,7 @@
 // sums. Legend of shapes: runtime/backend.h.
 #pragma once
 
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -22,6 +23,11 @@ class BlockGather {
 
   /// The same, with all blocks kept apart: all [groups, G, rows, width]. Collective.
   void run_blocked(int groups, int rows, int width, std::span<const float> blocked, std::span<float> all);
+
+  /// The same for blocks of several parts, each brought to where it belongs: blocked [groups, K, parts,
+  /// size]; part i of block g, of group d, goes to place(d, g, i). Collective.
+  using Place = std::function<float*(std::size_t group, std::size_t block, std::size_t part)>;
+  void run_parts(int groups, int parts, std::size_t size, std::span<const float> blocked, const Place& place);
 
  private:
   Share blocks_;

@@ -85,8 +85,7 @@ void lstm_output(const CellTile& tile, const OutputForward& o) {
     for_each_vector(units, [&](auto lanes, std::size_t u) HWY_ATTR {
       const Vector s = tanh_of(squashed(lanes, lanes.load(o.c + row * units + u), u));
       lanes.store(s, o.s + row * units + u);
-      const Vector gate = lanes.load(o.gates + row * 4 * units + 2 * units + u);
-      lanes.store(hn::Mul(gate, s), o.h + row * o.h_stride + u);
+      lanes.store(hn::Mul(lanes.load(o.o + row * o.o_stride + u), s), o.h + row * o.h_stride + u);
     });
   };
   for (std::size_t row = 0; row < tile.rows; ++row) {
@@ -103,10 +102,10 @@ void lstm_output(const CellTile& tile, const OutputForward& o) {
   }
 }
 
-// dz_o = dh s o (1 - o); returns dL/d(argument of tanh) = dh o (1 - s^2).
+// dz_o = dh s o (1 - o), where it is wanted; returns dL/d(argument of tanh) = dh o (1 - s^2).
 template <class Lanes>
 HWY_INLINE Vector output_gradient(const Lanes& lanes, Vector d_h, Vector s, Vector o, float* dz_o) {
-  lanes.store(hn::Mul(hn::Mul(d_h, s), hn::Mul(o, one_minus(o))), dz_o);
+  if (dz_o != nullptr) lanes.store(hn::Mul(hn::Mul(d_h, s), hn::Mul(o, one_minus(o))), dz_o);
   return hn::Mul(hn::Mul(d_h, o), hn::NegMulAdd(s, s, constant(1)));
 }
 
@@ -125,7 +124,7 @@ void lstm_output_backward(const CellTile& tile, const OutputBackward& o) {
   const std::size_t units = tile.units;
   // through(lanes, dL/d(argument of tanh), u, i) gives what goes to the cell.
   const auto backward_of_row = [&](std::size_t row, const auto& through) HWY_ATTR {
-    const std::size_t first_o = row * 4 * units + 2 * units;
+    float* dz_o = o.dz == nullptr ? nullptr : o.dz + row * 4 * units + 2 * units;
     for_each_vector(units, [&](auto lanes, std::size_t u) HWY_ATTR {
       const std::size_t i = row * units + u;
       Vector d_h = hn::Add(lanes.load(o.d_output + i), lanes.load(o.d_h + i));
@@ -133,8 +132,9 @@ void lstm_output_backward(const CellTile& tile, const OutputBackward& o) {
         d_h = hn::Add(d_h, lanes.load(o.d_h_held + i));
         lanes.store(constant(0), o.d_h_held + i);
       }
-      const Vector gate = lanes.load(o.gates + first_o + u);
-      const Vector d_y = output_gradient(lanes, d_h, lanes.load(o.s + i), gate, o.dz + first_o + u);
+      const Vector gate = lanes.load(o.o + row * o.o_stride + u);
+      const Vector d_y =
+          output_gradient(lanes, d_h, lanes.load(o.s + i), gate, dz_o == nullptr ? nullptr : dz_o + u);
       lanes.store(through(lanes, d_y, u, i), o.d_n_c + i);
     });
   };

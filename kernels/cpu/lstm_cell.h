@@ -40,7 +40,9 @@ struct GatesForward {
 void lstm_gates(const CellTile& tile, const GatesForward& g);
 
 struct OutputForward {
-  const float *gates, *c;
+  const float* o;  ///< [R, U], rows o_stride apart
+  std::size_t o_stride;
+  const float* c;
   NormalizedRows of_c;           ///< LN
   const float *gain_c, *bias_c;  ///< LN, [U]
   float* s;                      ///< out, [R, U]
@@ -58,8 +60,10 @@ struct OutputBackward {
   const float* c;         ///< LN
   NormalizedRows of_c;    ///< LN
   const float* gain_c;    ///< LN
-  const float *gates, *s;
-  float* dz;                   ///< [R, 4, U], out: its o; may be the gates
+  const float* o;         ///< [R, U], rows o_stride apart
+  std::size_t o_stride;
+  const float* s;
+  float* dz;                   ///< [R, 4, U], out: its o; may hold o itself; null: not wanted
   float* d_n_c;                ///< [R, U], out: dL/dn_c with LN, else dL/dc through h
   float *sum_dn, *sum_dn_n;    ///< LN, out, [R]: over the units, of dL/dn_c and of its product with n_c
   float *d_gain_c, *d_bias_c;  ///< LN, [U], added to

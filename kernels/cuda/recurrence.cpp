@@ -8,6 +8,9 @@ namespace lamina::cuda {
 
 std::unique_ptr<Recurrence> make_cuda_recurrence(Device& device, const RecurrenceShape& shape,
                                                  Exchange& model_axis) {
+  if (shape.exchange == lamina::Exchange::cell)
+    throw UserError(
+        "--exchange cell is only for CPUs: with --device cuda use --exchange sharded or replicated");
   if (shape.time_loop == TimeLoop::steps)
     return std::make_unique<PerStepRecurrence>(device, shape, model_axis);
   const PersistentPlan plan = plan_persistent(shape, device.properties());

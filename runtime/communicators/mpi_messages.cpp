@@ -10,7 +10,8 @@
 namespace lamina {
 namespace {
 
-// Below this every rank sums everything by itself: one message round instead of two.
+// Below this every rank sums everything by itself: one message round instead of two. Two ranks always do, for
+// which it takes no more bytes either.
 constexpr std::size_t kWholeReductionBytes = 4096;
 
 class MessageCommunicator final : public Communicator {
@@ -135,9 +136,12 @@ void MessageCommunicator::do_reduce_scatter(const void* in, void* out, std::size
 void MessageCommunicator::do_all_reduce(void* values, std::size_t count, ElementType type,
                                         Reduction reduction) {
   const Call call{.operation = Operation::all_reduce, .type = type, .reduction = reduction, .count = count};
-  if (count * size_of(type) <= std::min(kWholeReductionBytes, messages_.block_capacity())) {
+  const std::size_t total = count * size_of(type);
+  if (size() == 2 || total <= kWholeReductionBytes) {
     agree(call);
-    return reduce_whole(call, as_bytes(values), count);
+    return for_pieces(total, messages_.block_capacity(), [&](std::size_t first, std::size_t bytes) {
+      reduce_whole(call, as_bytes(values) + first, bytes / size_of(type));
+    });
   }
   MessageReduction whole(messages_, call, values);
   do messages_.wait(call);

@@ -6,7 +6,8 @@
 namespace lamina {
 namespace {
 
-// Below this every rank sums everything by itself: cheaper than a second exchange.
+// Below this every rank sums everything by itself: cheaper than a second exchange. Two ranks always do, for
+// which it takes no more bytes either.
 constexpr std::size_t kWholeReductionBytes = 2048;
 constexpr std::size_t kLargestElement = 8;
 
@@ -82,10 +83,11 @@ std::span<const std::byte* const> SlotCommunicator::exchange_blocks(const Call& 
 void SlotCommunicator::do_all_reduce(void* values, std::size_t count, ElementType type, Reduction reduction) {
   const Call call{.operation = Operation::all_reduce, .type = type, .reduction = reduction, .count = count};
   const std::size_t total = count * size_of(type);
-  if (total <= std::min(kWholeReductionBytes, slots_.capacity()))
-    return reduce_whole(call, as_bytes(values), count);
+  const bool whole = size() == 2 || total <= kWholeReductionBytes;
   for_pieces(total, slots_.capacity(), [&](std::size_t first, std::size_t bytes) {
-    reduce_by_shares(call, as_bytes(values) + first, bytes / size_of(type));
+    std::byte* piece = as_bytes(values) + first;
+    whole ? reduce_whole(call, piece, bytes / size_of(type))
+          : reduce_by_shares(call, piece, bytes / size_of(type));
   });
 }
 

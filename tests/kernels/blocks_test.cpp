@@ -102,6 +102,35 @@ TEST_P(Blocks, GatherOfBlocksKeepsThemApart) {
   });
 }
 
+/// Parts of a block that go to arrays of their own, in pieces that end anywhere.
+TEST_P(Blocks, GatherBringsPartsToTheirPlaces) {
+  constexpr std::size_t size = 30'011, parts = 2;
+  on_ranks([](Communicator& axis, const Share& blocks) {
+    const auto index = [](std::size_t d, std::size_t g, std::size_t part) {
+      return ((d * kBlocks + g) * parts + part) * size;
+    };
+    std::vector<float> blocked, first(kGroups * kBlocks * size, -1), second = first;
+    for (std::size_t d = 0; d < kGroups; ++d)
+      for (int k = blocks.first; k < blocks.first + blocks.local; ++k)
+        for (std::size_t i = 0; i < parts * size; ++i)
+          blocked.push_back(static_cast<float>(index(d, static_cast<std::size_t>(k), 0) + i));
+
+    BlockGather(blocks, axis)
+        .run_parts(kGroups, parts, size, blocked, [&](std::size_t d, std::size_t g, std::size_t part) {
+          return &(part == 0 ? first : second)[(d * kBlocks + g) * size];
+        });
+
+    int wrong = 0;
+    for (std::size_t d = 0; d < kGroups; ++d)
+      for (std::size_t g = 0; g < kBlocks; ++g)
+        for (std::size_t i = 0; i < size; ++i) {
+          wrong += first[(d * kBlocks + g) * size + i] != static_cast<float>(index(d, g, 0) + i);
+          wrong += second[(d * kBlocks + g) * size + i] != static_cast<float>(index(d, g, 1) + i);
+        }
+    return wrong;
+  });
+}
+
 /// What block `block` contributes to (group, row, column): not exact in a sum.
 float contribution(int group, int block, int row, int column) {
   static const RandomStream stream(3, "contributions");

@@ -65,6 +65,8 @@ TEST_P(Memory, IsTakenByTheFirstSequenceOnly) {
 INSTANTIATE_TEST_SUITE_P(Cells, Memory,
                          testing::Values(Case{Normalization::layer, Exchange::sharded, 1},
                                          Case{Normalization::layer, Exchange::sharded, 2},
+                                         Case{Normalization::layer, Exchange::cell, 1},
+                                         Case{Normalization::layer, Exchange::cell, 2},
                                          Case{Normalization::layer, Exchange::replicated, 1},
                                          Case{Normalization::none, Exchange::sharded, 1}));
 

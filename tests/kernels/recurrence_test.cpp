@@ -164,18 +164,51 @@ class Recurrences : public testing::TestWithParam<Normalization> {
   static Setting setting() { return {.normalization = GetParam()}; }
 };
 
-TEST_P(Recurrences, HaveTheSameBitsInBothSchedulesOnEveryGrid) {
+TEST_P(Recurrences, HaveTheSameBitsInAllSchedulesOnEveryGrid) {
   const Tensors sharded = run(setting());
 
-  for (const int ranks : {1, 2, 4, 8})
-    for (const int threads : {1, 2}) {
-      SCOPED_TRACE(std::to_string(ranks) + " ranks, " + std::to_string(threads) + " threads");
-      Setting s = setting();
-      s.ranks = ranks;
-      s.threads = threads;
-      s.exchange = Exchange::replicated;
-      expect_same_bits(sharded, run(s));
-    }
+  for (const Exchange exchange : {Exchange::cell, Exchange::replicated})
+    for (const int ranks : {1, 2, 4, 8})
+      for (const int threads : {1, 2}) {
+        SCOPED_TRACE(std::string(exchange == Exchange::cell ? "cell, " : "replicated, ") +
+                     std::to_string(ranks) + " ranks, " + std::to_string(threads) + " threads");
+        Setting s = setting();
+        s.ranks = ranks;
+        s.threads = threads;
+        s.exchange = exchange;
+        expect_same_bits(sharded, run(s));
+      }
+}
+
+/// Collectives of a time step: of a pass over kSteps of them less those of a pass over one.
+std::int64_t collectives_of_steps(Setting s, void (OnRank::*pass)()) {
+  const auto calls_over = [&](int steps) {
+    s.steps = steps;
+    std::int64_t calls = 0;
+    run_on_threads(s.ranks, [&](Communicator& axis) {
+      OnRank rank(s, axis);
+      if (pass == &OnRank::backward) rank.forward();
+      const std::int64_t before = axis.time_spent().calls;
+      (rank.*pass)();
+      if (axis.rank() == 0) calls = axis.time_spent().calls - before;
+    });
+    return calls;
+  };
+  return calls_over(kSteps) - calls_over(1);
+}
+
+TEST_P(Recurrences, MakeAsManyExchangesAsTheirScheduleSays) {
+  const bool normalized = GetParam() == Normalization::layer;
+  Setting s = setting();
+  s.ranks = 2;
+  for (const auto& [exchange, with_statistics] :
+       {std::pair{Exchange::sharded, 3}, {Exchange::cell, 2}, {Exchange::replicated, 1}}) {
+    s.exchange = exchange;
+    const int calls = (kSteps - 1) * (normalized ? with_statistics : 1);
+
+    EXPECT_EQ(collectives_of_steps(s, &OnRank::forward), calls);
+    EXPECT_EQ(collectives_of_steps(s, &OnRank::backward), calls);
+  }
 }
 
 TEST_P(Recurrences, UpdateTheStateInPlace) {

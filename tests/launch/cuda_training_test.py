@@ -90,6 +90,19 @@ class CudaTraining(ProgramTest):
         self.assertEqual(sentences(process), ["--time-loop persistent does not fit here: its weights are bf16, and "
                                               "--precision is f32; use --time-loop steps"])
 
+    def test_an_exchange_of_cells_is_refused(self):
+        process = lamina(*training(self.text, "--device", "cuda", "--exchange", "cell"))
+
+        self.assertEqual(process.returncode, 2)
+        self.assertEqual(sentences(process), ["--exchange cell is only for CPUs: with --device cuda use --exchange "
+                                              "sharded or replicated"])
+
+    def test_what_a_cpu_trained_with_an_exchange_of_cells_is_evaluated(self):
+        folder = self.train("cells", "--exchange", "cell", device="cpu")
+
+        process = lamina("evaluate", "--checkpoint", folder, "--data", self.text, "--batch", 4, "--device", "cuda")
+        self.assertEqual(process.returncode, 0, process.stderr.decode())
+
     def test_a_machine_without_a_gpu_is_told_so(self):
         facts = json.loads(subprocess.run([REAL_PROGRAM, "info", "--json"], check=True, capture_output=True).stdout)
         if "GPUs found" in facts["cuda"] or "GPU found" in facts["cuda"] and "no GPU" not in facts["cuda"]:

@@ -48,19 +48,25 @@ TEST(GridBits, AdamWithLayerNormalization) { expect_same_on_every_grid(small_cas
 
 TEST(GridBits, AdamWithoutNormalization) { expect_same_on_every_grid(small_case("none", "adam")); }
 
-TEST(GridBits, ReplicatedExchangeIsShardedExchange) {
+void expect_sharded_bits_from(const char* exchange) {
   for (const char* normalization : {"layer", "none"}) {
     SCOPED_TRACE(normalization);
     const TrainingCase sharded = small_case(normalization, "adam");
-    TrainingCase replicated = sharded;
-    replicated.model.exchange = "replicated";
+    TrainingCase other = sharded;
+    other.model.exchange = exchange;
     const TrainingTrace alone = train_on(sharded);
 
-    expect_same_run(alone, train_on(replicated));
-    expect_same_run(alone, train_on(replicated, {.data_ranks = 2, .model_ranks = 2}));
-    expect_same_run(alone, train_on(replicated, {.data_ranks = 1, .model_ranks = 8}));
+    expect_same_run(alone, train_on(other));
+    expect_same_run(alone, train_on(other, {.data_ranks = 2, .model_ranks = 2}));
+    expect_same_run(alone, train_on(other, {.data_ranks = 1, .model_ranks = 4}));
+    expect_same_run(alone, train_on(other, {.data_ranks = 1, .model_ranks = 8}));
+    expect_same_run(alone, train_on(other, {.data_ranks = 1, .model_ranks = 2, .passes = 2, .threads = 2}));
   }
 }
+
+TEST(GridBits, ReplicatedExchangeIsShardedExchange) { expect_sharded_bits_from("replicated"); }
+
+TEST(GridBits, CellExchangeIsShardedExchange) { expect_sharded_bits_from("cell"); }
 
 TEST(GridBits, PassesOverTheLanes) {
   const TrainingCase what = small_case("layer", "adam");

@@ -36,7 +36,9 @@ class Grids(unittest.TestCase):
         alone = self.digests(1, 1)
         for grid in ((2, 1), (1, 2), (2, 2), (1, 4), (4, 2)):
             self.assertEqual(alone, self.digests(*grid), f"{grid[0]}x{grid[1]} differs from 1x1")
-        self.assertEqual(alone, self.digests(2, 2, "--exchange=replicated"))
+        for exchange in ("cell", "replicated"):
+            self.assertEqual(alone, self.digests(2, 2, f"--exchange={exchange}"), exchange)
+            self.assertEqual(alone, self.digests(1, 4, f"--exchange={exchange}"), exchange)
 
     def test_sums_in_the_background_have_the_same_bits(self):
         alone = self.digests(1, 1)

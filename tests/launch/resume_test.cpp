@@ -103,6 +103,22 @@ TEST_F(Resume, OtherGridsChangeNoBit) {
   EXPECT_EQ(digests("whole"), digests("narrower"));
 }
 
+TEST_F(Resume, OtherSchedulesChangeNoBit) {
+  Configuration c = configuration("whole", 40);
+  train_on({1, 1}, c);
+
+  c.checkpoint.checkpoint = (folder_ / "parts").string();
+  for (const auto& [exchange, steps] :
+       {std::pair{"cell", 15}, {"sharded", 25}, {"cell", 30}, {"replicated", 40}}) {
+    c.model.exchange = exchange;
+    c.run.steps = steps;
+    c.checkpoint.resume = steps > 15;
+    train_on({1, 2}, c);
+  }
+
+  EXPECT_EQ(digests("whole"), digests("parts"));
+}
+
 TEST_F(Resume, SgdWithMomentumAndStepScheduleChangesNoBit) {
   Configuration c = configuration("whole", 40);
   c.optimizer.optimizer = "sgd";

@@ -269,9 +269,11 @@ TEST_P(InvarianceOfOneCase, EpsilonsShareOfTheGradientAlongTheMatrix) {
 }
 
 const auto kName = [](const auto& exchange) {
-  return exchange.param == Exchange::sharded ? "Sharded" : "Replicated";
+  return exchange.param == Exchange::sharded ? "Sharded"
+         : exchange.param == Exchange::cell  ? "Cell"
+                                             : "Replicated";
 };
-const auto kExchanges = ::testing::Values(Exchange::sharded, Exchange::replicated);
+const auto kExchanges = ::testing::Values(Exchange::sharded, Exchange::cell, Exchange::replicated);
 INSTANTIATE_TEST_SUITE_P(LnLstm, Invariance, kExchanges, kName);
 INSTANTIATE_TEST_SUITE_P(LnLstm, InvarianceOfOneCase, kExchanges, kName);
 

@@ -122,14 +122,17 @@ void has_gradients_that_match_differences_of_its_own_loss(const LayerKind& kind,
 
 const std::vector<LayerKind>& layer_kinds() {
   constexpr auto kNone = Normalization::none, kLayer = Normalization::layer;
-  constexpr auto kSharded = Exchange::sharded, kReplicated = Exchange::replicated;
+  constexpr auto kSharded = Exchange::sharded, kCell = Exchange::cell, kReplicated = Exchange::replicated;
   static const std::vector<LayerKind> kinds = {
       {"LstmSharded", lstm({kNone, kSharded})},
+      {"LstmCell", lstm({kNone, kCell}), /*of_cpus=*/true},
       {"LstmReplicated", lstm({kNone, kReplicated})},
       {"LnLstmSharded", lstm({kLayer, kSharded})},
+      {"LnLstmCell", lstm({kLayer, kCell}), /*of_cpus=*/true},
       {"LnLstmReplicated", lstm({kLayer, kReplicated})},
       {"LstmWithLengths", lstm({kNone, kSharded, /*lengths=*/true})},
       {"LnLstmShardedWithLengths", lstm({kLayer, kSharded, /*lengths=*/true})},
+      {"LnLstmCellWithLengths", lstm({kLayer, kCell, /*lengths=*/true}), /*of_cpus=*/true},
       {"LnLstmReplicatedWithLengths", lstm({kLayer, kReplicated, /*lengths=*/true})},
       {"LnLstmFromZeroState", lstm({.zero_state = true})},
       {"Embedding", make_embedding_case},

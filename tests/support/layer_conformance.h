@@ -14,6 +14,7 @@ namespace lamina::test {
 struct LayerKind {
   std::string name;
   std::function<std::unique_ptr<LayerCase>(const LayerSizes&)> make;
+  bool of_cpus = false;  ///< and of no other device
 };
 
 const std::vector<LayerKind>& layer_kinds();

@@ -1,6 +1,6 @@
 // A product and a pointwise kernel per time step. What crosses unit blocks is merged from numbers of single
 // blocks in tree order, and products run tile by tile (lane group x unit block), so the bits are those of any
-// grid. Names of arrays as in kernels/cpu/recurrence.cpp; shapes: sequence.h.
+// grid. Names of arrays as in kernels/cpu/recurrence/; shapes: sequence.h.
 #include "kernels/cuda/recurrence/per_step_recurrence.h"
 
 #include <algorithm>

@@ -69,7 +69,7 @@ class LayerBenchmark {
             .max_time_steps = settings_.steps,
             .tiling = {},
             .normalization = settings_.normalization == "layer" ? Normalization::layer : Normalization::none,
-            .exchange = settings_.exchange == "replicated" ? Exchange::replicated : Exchange::sharded,
+            .exchange = exchange_named(settings_.exchange),
             .precision = settings_.precision == "bf16" ? Precision::bf16 : Precision::f32,
             .time_loop = settings_.time_loop == "persistent" ? TimeLoop::persistent : TimeLoop::steps};
   }

@@ -32,8 +32,8 @@ struct LayerBenchmarkSettings {
     v("steps", steps, "time steps of a sequence");
     v("inputs", inputs, "inputs of the layer (0: as many as units)");
     v.choice("normalization", normalization, {"layer", "none"}, "normalization inside the cell");
-    v.choice("exchange", exchange, {"sharded", "replicated"},
-             "schedule of the per-step exchanges between model ranks");
+    v.choice("exchange", exchange, {"sharded", "cell", "replicated"},
+             "schedule of the per-step exchanges between model ranks: 3, 2 or 1 a step and direction");
     v.choice("precision", precision, {"f32", "bf16"},
              "operands of the layer's products (bf16: --device cuda)");
     v.choice("time-loop", time_loop, {"steps", "persistent"},

@@ -36,21 +36,23 @@ struct Point {
   std::vector<double> tokens_per_second{}, exposed{}, limit_share{}, milliseconds{};
 };
 
-bool has(const std::string& choice, const char* name) { return choice == name || choice == "both"; }
+bool has(const std::string& choice, const char* name) {
+  return choice == name || choice == "both" || choice == "all";
+}
 
 std::vector<Grid> grids_in(const ScalingBenchmarkSettings& settings) {
   return settings.grids.empty() ? grids_up_to(cores()) : grids_of(settings.grids);
 }
 
-/// A model axis of one rank has no exchanges to schedule: it stands for both.
+/// A model axis of one rank has no exchanges to schedule: it stands for all.
 std::vector<Point> points_of(const ScalingBenchmarkSettings& settings) {
   std::vector<Point> points;
   for (const char* sweep : {"strong", "weak"})
     for (const Grid& grid : grids_in(settings))
-      for (const char* schedule : {"sharded", "replicated"}) {
+      for (const char* schedule : {"sharded", "cell", "replicated"}) {
         if (!has(settings.sweep, sweep)) continue;
-        const bool stands_for_both = grid.model == 1 && schedule == std::string("sharded");
-        if (grid.model == 1 ? !stands_for_both : !has(settings.schedules, schedule)) continue;
+        const bool stands_for_all = grid.model == 1 && schedule == std::string("sharded");
+        if (grid.model == 1 ? !stands_for_all : !has(settings.schedules, schedule)) continue;
         const int lanes = settings.train.batch * (sweep == std::string("weak") ? grid.ranks() : 1);
         points.push_back({.sweep = sweep, .schedule = schedule, .grid = grid, .batch = lanes});
       }

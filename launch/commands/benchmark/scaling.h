@@ -33,7 +33,7 @@ struct VisitorWithout {
 struct ScalingBenchmarkSettings {
   std::string grids;
   std::string sweep = "both";
-  std::string schedules = "both";
+  std::string schedules = "all";
   int repetitions = 3;
   std::string mpirun = "mpirun";
   std::string json;
@@ -44,7 +44,7 @@ struct ScalingBenchmarkSettings {
     v("grids", grids, "data x model ranks, as 1x1,2x1,1x2 (empty: all powers of two up to the cores)");
     v.choice("sweep", sweep, {"strong", "weak", "both"},
              "strong: --batch lanes on every grid; weak: --batch lanes for each rank");
-    v.choice("schedules", schedules, {"sharded", "replicated", "both"},
+    v.choice("schedules", schedules, {"sharded", "cell", "replicated", "all"},
              "schedule of the per-step exchanges between model ranks");
     v("repetitions", repetitions, "jobs for each row, in turn");
     v("mpirun", mpirun, "mpirun, and further options for it");

@@ -25,7 +25,7 @@ class BenchmarkLayer(unittest.TestCase):
 
     def test_figures(self):
         for ranks, arguments in ((1, ()), (1, ("--normalization", "none", "--inputs", 24, "--threads", 2)),
-                                 (2, ("--exchange", "replicated")), (2, ("--model-parallel", 1))):
+                                 (2, ("--exchange", "replicated")), (2, ("--exchange", "cell")), (2, ("--model-parallel", 1))):
             with self.subTest(ranks=ranks, arguments=arguments):
                 file = self.folder / "figures.json"
                 done = self.measure(*arguments, "--json", file, ranks=ranks)

@@ -37,7 +37,7 @@ class BenchmarkScaling(unittest.TestCase):
 
         self.assertEqual((done.returncode, sentences(done)), (0, []), done.stderr.decode())
         found = json.loads(file.read_text())
-        of_sweep = [("1x1", "sharded"), ("2x1", "sharded"), ("1x2", "sharded"), ("1x2", "replicated")]
+        of_sweep = [("1x1", "sharded"), ("2x1", "sharded"), ("1x2", "sharded"), ("1x2", "cell"), ("1x2", "replicated")]
         self.assertEqual([(row["sweep"], row["grid"], row["exchange"]) for row in found["rows"]],
                          [(sweep, *point) for sweep in ("strong", "weak") for point in of_sweep])
         base = {row["sweep"]: row for row in found["rows"] if row["grid"] == "1x1"}

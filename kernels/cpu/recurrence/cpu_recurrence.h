@@ -1,0 +1,220 @@
+// The time loop. Pointwise work runs over *tiles* (lane group x unit block), this rank's own blocks or all of
+// the layer, as the schedule of exchanges has it: P below is the number of unit blocks whose gates a rank
+// computes (K; replicated: G), Q that of the blocks whose output it computes, h from c and the gate o (K
+// where sharded, else G). Products only ever run for own blocks. What crosses blocks goes through
+// RowStatistics, BlockGather and BlockSum, which are collective and keep the tree order.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "kernels/cpu/array_tree.h"
+#include "kernels/cpu/blocks.h"
+#include "kernels/cpu/large_array.h"
+#include "kernels/cpu/lstm_cell.h"
+#include "kernels/cpu/parallel.h"
+#include "kernels/cpu/recurrence.h"
+#include "kernels/cpu/recurrence_products.h"
+#include "kernels/cpu/row_statistics.h"
+
+namespace lamina {
+
+inline std::size_t size(int n) { return static_cast<std::size_t>(n); }
+
+inline constexpr std::size_t kChunkRows = 64;  // of a sequence, at a time
+
+using Floats = std::vector<float>;
+
+/// The place of element `i`; null in an array that is not used.
+template <class Array>
+auto* place(Array& array, std::size_t i) {
+  return array.empty() ? nullptr : array.data() + i;
+}
+
+/// Mean and scale of one LN for every row of a sequence.
+struct SavedStatistics {
+  Floats mean, scale;
+
+  void resize(std::size_t rows) {
+    mean.resize(rows);
+    scale.resize(rows);
+  }
+  NormalizedRows at(std::size_t row) const { return {place(mean, row), place(scale, row)}; }
+  std::size_t size() const { return mean.size() + scale.size(); }
+};
+
+class CpuRecurrence final : public Recurrence {
+ public:
+  CpuRecurrence(const RecurrenceShape& shape, Communicator& model_axis, int threads);
+
+  void set_parameters(const LstmParameters<const float>& parameters) override;
+  void forward(const RecurrenceForward& f) override;
+  void backward(const RecurrenceBackward& b) override;
+  std::size_t saved_size() const override;
+
+ private:
+  bool normalized() const { return shape_.normalization == Normalization::layer; }
+  bool replicated() const { return shape_.exchange == Exchange::replicated; }
+  bool gathers_cells() const { return shape_.exchange == Exchange::cell; }
+  bool sharded() const { return shape_.exchange == Exchange::sharded; }
+  Share whole() const { return Share::of(shape_.tiling.blocks.count, 0, 1); }
+  Share gate_share() const { return replicated() ? whole() : shape_.tiling.blocks; }
+  Share output_share() const { return sharded() ? shape_.tiling.blocks : whole(); }
+
+  // Forward.
+  void check_forward(const RecurrenceForward& f) const;
+  void begin_forward(const RecurrenceForward& f);
+  void transform_input();
+  void measure_input(std::size_t d, std::size_t p, std::size_t first_row, std::size_t rows);
+  void step_forward(int t);
+  void transform_state(int t);
+  void measure_state(std::size_t d, std::size_t p, int t);
+  void update_cell(std::size_t d, std::size_t p, int t);
+  void gather_cells(int t);
+  void measure_cell(std::size_t d, std::size_t q, int t);
+  void write_output(std::size_t d, std::size_t q, int t);
+  void write_last_state(const RecurrenceForward& f);
+
+  // Backward.
+  void check_backward(const RecurrenceBackward& b) const;
+  void begin_backward(const RecurrenceBackward& b);
+  void step_backward(int t);
+  void output_backward(std::size_t d, std::size_t q, int t);
+  void gates_backward(std::size_t d, std::size_t p, int t, RowStatistics::Means means);
+  void normalization_backward(std::size_t d, std::size_t k, int t, RowStatistics::Means means);
+  void state_gradient(int t);
+  void input_gradient(std::span<float> d_input);
+  void parameter_gradients(const LstmParameters<float>& d);
+  void sum_over_groups(const Floats& of_groups, std::size_t width, std::span<float> out) const;
+
+  // task(d, k), task(d, p) or task(d, q) over tiles, on the rank's threads.
+  template <class Task>
+  void for_tiles(std::size_t blocks, const Task& task) const {
+    parallel_for(threads_, groups_ * blocks, [&](std::size_t i) { task(i / blocks, i % blocks); });
+  }
+  // task(d, block, first row, rows) over the chunks of rows of a sequence.
+  template <class Task>
+  void for_chunks(std::size_t blocks, const Task& task) const {
+    const std::size_t rows = sequence_rows(), chunks = (rows + kChunkRows - 1) / kChunkRows;
+    parallel_for(threads_, groups_ * blocks * chunks, [&](std::size_t i) {
+      const std::size_t tile = i / chunks, first = i % chunks * kChunkRows;
+      task(tile / blocks, tile % blocks, first, std::min(kChunkRows, rows - first));
+    });
+  }
+
+  std::size_t sequence_rows() const { return size(steps_) * rows_; }
+  /// Which of the P blocks is this rank's block k; which of the Q blocks is block p.
+  std::size_t own(std::size_t k) const { return own_first_ + k; }
+  std::size_t output_of(std::size_t p) const { return p - own_first_ + own_first_output_; }
+  /// Whether the gates of block q are this rank's to compute, as block p.
+  bool has_gates(std::size_t q) const { return q >= output_of(0) && q < output_of(blocks_); }
+  // Tile (d, p) of [D, P, R, width], (d, q) of [D, Q, R, U].
+  std::size_t tile(std::size_t d, std::size_t p, std::size_t width) const {
+    return (d * blocks_ + p) * rows_ * width;
+  }
+  std::size_t output_tile(std::size_t d, std::size_t q) const {
+    return (d * output_blocks_ + q) * rows_ * units_;
+  }
+  // Time step t of [D, P, T, R, 4U], [D, Q, T, R, U] and [D, Q, T+1, R, U].
+  std::size_t gates_at(std::size_t d, std::size_t p, int t) const {
+    return ((d * blocks_ + p) * size(steps_) + size(t)) * rows_ * 4 * units_;
+  }
+  std::size_t cell_at(std::size_t d, std::size_t q, int t) const {
+    return ((d * output_blocks_ + q) * size(steps_) + size(t)) * rows_ * units_;
+  }
+  std::size_t state_at(std::size_t d, std::size_t q, int t) const {  // t = 0: before the first step
+    return ((d * output_blocks_ + q) * size(steps_ + 1) + size(t)) * rows_ * units_;
+  }
+  // Rows of the statistics: of a step [D, R], kept for all steps [T, D, R]; of the input side [D, T, R]. The
+  // backward sums of a step are [2, D, R], for W_h h and W_x x.
+  std::size_t step_row(std::size_t d, int t) const { return (size(t) * groups_ + d) * rows_; }
+  std::size_t input_row(std::size_t d, int t) const { return (d * size(steps_) + size(t)) * rows_; }
+
+  /// W_x x, and later da_x; without LN also the gates and dz.
+  LargeArray& x_side() { return normalized() ? a_x_ : gates_; }
+  const float* da_h() const { return normalized() ? a_h_.data() : gates_.data(); }
+  const float* da_x() const { return normalized() ? a_x_.data() : gates_.data(); }
+  /// W_h h of a tile. Without LN a step's is enough.
+  float* a_h(std::size_t d, std::size_t p, int t) {
+    return normalized() ? &a_h_[gates_at(d, p, t)] : &a_h_[tile(d, p, 4 * units_)];
+  }
+  /// dz of a tile, of a step, too, with LN.
+  float* dz(std::size_t d, std::size_t p, int t) {
+    return normalized() ? &dz_[tile(d, p, 4 * units_)] : &gates_[gates_at(d, p, t)];
+  }
+  float* h_after(std::size_t d, int t) {
+    return output_.data() + (d * size(steps_) + size(t)) * rows_ * size(shape_.hidden);
+  }
+  float* h_before(std::size_t d, int t) {
+    return t == 0 ? h_first_.data() + d * rows_ * size(shape_.hidden) : h_after(d, t - 1);
+  }
+  /// Whether complete rows of h are written in place: the output is computed for all blocks.
+  bool complete() const { return size(shape_.tiling.blocks.count) == output_blocks_; }
+  /// c and o of an own tile, on their way to all ranks.
+  float* own_cell(std::size_t d, std::size_t k) {
+    return &own_cells_[(d * own_blocks_ + k) * 2 * rows_ * units_];
+  }
+  float* c_after(std::size_t d, std::size_t p, int t) {
+    return gathers_cells() ? own_cell(d, p) : &c_[state_at(d, output_of(p), t + 1)];
+  }
+  struct OutputGate {
+    const float* values;
+    std::size_t stride;
+  };
+  OutputGate output_gate(std::size_t d, std::size_t q, int t) const {
+    if (gathers_cells()) return {&o_[cell_at(d, q, t)], units_};
+    return {&gates_[gates_at(d, q, t)] + 2 * units_, 4 * units_};
+  }
+  CellTile cell_tile(std::size_t d, int t) const {
+    return {rows_, units_, normalized(), lengths_.empty() ? nullptr : lengths_.data() + d * rows_, t};
+  }
+
+  RecurrenceShape shape_;
+  int threads_;
+  std::size_t groups_, rows_, units_;                ///< D, R, U
+  std::size_t own_blocks_, blocks_, output_blocks_;  ///< K, P, Q
+  std::size_t own_first_, own_first_output_;         ///< of the P blocks, of the Q
+  std::unique_ptr<Communicator> self_;
+  Communicator &gate_axis_, &output_axis_;  ///< over which the work is split: this rank alone if it is not
+
+  RecurrenceProducts products_;
+  BlockGather gather_, h_gather_;
+  BlockSum state_sum_, input_sum_;
+  RowStatistics h_statistics_, c_statistics_, x_statistics_, gate_sums_;
+  ArrayTree group_tree_;
+
+  Floats gain_x_, gain_h_, bias_, gain_c_, bias_c_;  ///< [P, 4, U] or [Q, U]
+
+  // The latest forward pass; what backward() needs of it.
+  int steps_ = 0;
+  bool ready_for_backward_ = false;
+  std::span<const float> input_;
+  std::span<float> output_;
+  Floats h_first_;                     ///< [D, R, H]
+  std::vector<std::int32_t> lengths_;  ///< [D, R] or empty
+  LargeArray gates_;                   ///< [D, P, T, R, 4U]; without LN they become dz
+  LargeArray a_x_, a_h_;               ///< LN: the same; become da_x, da_h
+  LargeArray c_;                       ///< [D, Q, T+1, R, U]
+  LargeArray s_, o_;                   ///< [D, Q, T, R, U]; o: cells gathered only, else among the gates
+  SavedStatistics of_x_, of_h_, of_c_;
+
+  // One time step.
+  LargeArray own_a_h_;      ///< [D, K, R, 4U], replicated only
+  LargeArray a_h_all_;      ///< [D, G, R, 4U], replicated only
+  LargeArray own_a_x_;      ///< [D, K, T, R, 4U], replicated only
+  LargeArray own_cells_;    ///< [D, K, 2, R, U], cells gathered only
+  LargeArray h_;            ///< [D, Q, R, U], unless complete rows are written in place
+  LargeArray d_h_, d_n_c_;  ///< [D, Q, R, U]
+  LargeArray d_c_;          ///< [D, P, R, U]
+  LargeArray dz_;           ///< LN, [D, P, R, 4U]
+  LargeArray d_h_held_;     ///< [D, Q, R, U]; empty where all rows are valid
+  LargeArray d_h_of_rank_;  ///< [D, R, H], summed over this rank's blocks
+
+  // Gradients.
+  std::span<const float> d_output_;                            ///< [D, Q, T*R, U]
+  LargeArray d_output_all_;                                    ///< unless sharded
+  Floats d_gain_x_, d_gain_h_, d_bias_, d_gain_c_, d_bias_c_;  ///< [D, P, 4, U] or [D, Q, U]
+  LargeArray d_input_of_rank_;                                 ///< [rows of a chunk, I]
+};
+
+}  // namespace lamina
