@@ -14,6 +14,7 @@
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/recurrence_products.h"
 #include "kernels/cpu/row_statistics.h"
+#include "kernels/cpu/token_rows.h"
 #include "runtime/error.h"
 #include "runtime/fault_point.h"
 #include "runtime/trace.h"
@@ -64,6 +65,7 @@ class CpuRecurrence final : public Recurrence {
 
   // Forward.
   void check_forward(const RecurrenceForward& f) const;
+  void check_input(const RecurrenceForward& f) const;
   void begin_forward(const RecurrenceForward& f);
   void transform_input();
   void measure_input(std::size_t d, std::size_t p, std::size_t first_row, std::size_t rows);
@@ -142,7 +144,18 @@ class CpuRecurrence final : public Recurrence {
   /// Whether the pointwise work writes complete rows of h in place: it is done for all blocks.
   bool complete() const { return size(shape_.tiling.blocks.count) == blocks_; }
   CellTile cell_tile(std::size_t d, int t) const {
-    return {rows_, units_, normalized(), lengths_.empty() ? nullptr : lengths_.data() + d * rows_, t};
+    return {rows_,
+            units_,
+            normalized(),
+            lengths_.empty() ? nullptr : lengths_.data() + d * rows_,
+            t,
+            token_rows_ ? tokens_.data() + input_row(d, t) : nullptr};
+  }
+  bool sums_by_token(std::size_t p) const { return token_rows_ && p - own_first_ < own_blocks_; }
+  /// Where dz of a tile is added up.
+  float* dz_sum(std::size_t d, std::size_t p) {
+    if (sums_by_token(p)) return token_rows_->sums(d, p - own_first_);
+    return &d_bias_[(d * blocks_ + p) * 4 * units_];
   }
 
   RecurrenceShape shape_;
@@ -154,6 +167,7 @@ class CpuRecurrence final : public Recurrence {
   Communicator& pointwise_axis_;  ///< over which the pointwise work is split: this rank alone if replicated
 
   RecurrenceProducts products_;
+  std::unique_ptr<TokenRows> token_rows_;  ///< the input side, where inputs are rows of a table
   BlockGather gather_, h_gather_;
   BlockSum state_sum_, input_sum_;
   RowStatistics h_statistics_, c_statistics_, x_statistics_, gate_sums_;
@@ -165,6 +179,7 @@ class CpuRecurrence final : public Recurrence {
   int steps_ = 0;
   bool ready_for_backward_ = false;
   std::span<const float> input_;
+  std::span<const std::int32_t> tokens_;
   std::span<float> output_;
   Floats h_first_;                     ///< [D, R, H]
   std::vector<std::int32_t> lengths_;  ///< [D, R] or empty
@@ -214,6 +229,7 @@ CpuRecurrence::CpuRecurrence(const RecurrenceShape& shape, Communicator& model_a
       gate_sums_(static_cast<int>(blocks_), pointwise_axis_),
       group_tree_(threads) {
   check(shape.hidden % shape.tiling.blocks.count == 0, "recurrence: H must divide into unit blocks");
+  if (shape.table_rows > 0) token_rows_ = std::make_unique<TokenRows>(shape, products_, model_axis, threads);
   const std::size_t step = groups_ * blocks_ * rows_, steps = size(shape.max_time_steps);
   gates_.resize(step * steps * 4 * units_);
   c_.resize(step * (steps + 1) * units_);
@@ -231,12 +247,15 @@ CpuRecurrence::CpuRecurrence(const RecurrenceShape& shape, Communicator& model_a
   if (!normalized()) return;
   h_statistics_.start(groups_ * rows_);
   c_statistics_.start(groups_ * rows_);
-  gate_sums_.start(2 * groups_ * rows_);
-  a_x_.resize(gates_.size());
+  gate_sums_.start((token_rows_ ? 1 : 2) * groups_ * rows_);
   dz_.resize(step * 4 * units_);
-  for (SavedStatistics* of : {&of_x_, &of_h_, &of_c_}) of->resize(groups_ * steps * rows_);
-  for (Floats* sum : {&d_gain_x_, &d_gain_h_}) sum->resize(d_bias_.size());
+  for (SavedStatistics* of : {&of_h_, &of_c_}) of->resize(groups_ * steps * rows_);
+  d_gain_h_.resize(d_bias_.size());
   for (Floats* sum : {&d_gain_c_, &d_bias_c_}) sum->resize(groups_ * blocks_ * units_);
+  if (token_rows_) return;
+  a_x_.resize(gates_.size());
+  of_x_.resize(groups_ * steps * rows_);
+  d_gain_x_.resize(d_bias_.size());
 }
 
 void CpuRecurrence::set_parameters(const LstmParameters<const float>& parameters) {
@@ -246,6 +265,7 @@ void CpuRecurrence::set_parameters(const LstmParameters<const float>& parameters
             parameters.bias.size() == 4 * own_units,
         "recurrence: the weights do not fit the shape");
   products_.set_weights(parameters.W_x, parameters.W_h, threads_);
+  if (token_rows_) token_rows_->set_parameters(parameters);
   const auto keep = [&](std::span<const float> own_values, std::size_t width, Floats& all) {
     check(own_values.size() == own_blocks_ * width, "recurrence: the gains or biases do not fit the shape");
     all.assign(own_values.begin(), own_values.end());
@@ -263,7 +283,8 @@ void CpuRecurrence::set_parameters(const LstmParameters<const float>& parameters
 
 std::size_t CpuRecurrence::saved_size() const {
   return a_x_.size() + (normalized() ? a_h_.size() : 0) + gates_.size() + c_.size() + s_.size() +
-         h_first_.size() + of_x_.size() + of_h_.size() + of_c_.size();
+         h_first_.size() + of_x_.size() + of_h_.size() + of_c_.size() +
+         (token_rows_ ? token_rows_->saved_size() : 0);
 }
 
 // --- forward ----------------------------------------------------------------------------------------------
@@ -273,13 +294,23 @@ void CpuRecurrence::check_forward(const RecurrenceForward& f) const {
   check(f.time_steps >= 1 && f.time_steps <= shape_.max_time_steps, "recurrence: time steps out of range");
   const std::size_t lanes = groups_ * rows_, sequence = lanes * size(f.time_steps);
   const std::size_t hidden = size(shape_.hidden), own_units = own_blocks_ * units_;
-  check(f.input.size() == sequence * size(shape_.inputs), "recurrence: input must be [D, T, R, I]");
   check(f.output.size() == sequence * hidden, "recurrence: output must be [D, T, R, H]");
   check(f.h_first.size() == lanes * hidden && f.h_last.size() == lanes * hidden,
         "recurrence: h_first and h_last must be [D, R, H]");
   check(f.c_first.size() == lanes * own_units && f.c_last.size() == lanes * own_units,
         "recurrence: c_first and c_last must be [D, K, R, U]");
   check(f.lengths.empty() || f.lengths.size() == lanes, "recurrence: lengths must be [D, R]");
+  check_input(f);
+}
+
+void CpuRecurrence::check_input(const RecurrenceForward& f) const {
+  const std::size_t rows = groups_ * rows_ * size(f.time_steps);
+  check(f.input.size() == (token_rows_ ? 0 : rows * size(shape_.inputs)),
+        "recurrence: input must be [D, T, R, I], and empty with a table");
+  check(f.tokens.size() == (token_rows_ ? rows : 0),
+        "recurrence: tokens must be [D, T, R] with a table, and else empty");
+  check(std::ranges::all_of(f.tokens, [&](auto token) { return token >= 0 && token < shape_.table_rows; }),
+        "recurrence: a token is outside the table");
 }
 
 void CpuRecurrence::forward(const RecurrenceForward& f) {
@@ -287,7 +318,7 @@ void CpuRecurrence::forward(const RecurrenceForward& f) {
   check_forward(f);
   ready_for_backward_ = false;
   begin_forward(f);
-  transform_input();
+  if (!token_rows_) transform_input();
   for (int t = 0; t < steps_; ++t) step_forward(t);
   write_last_state(f);
   ready_for_backward_ = true;
@@ -296,6 +327,7 @@ void CpuRecurrence::forward(const RecurrenceForward& f) {
 void CpuRecurrence::begin_forward(const RecurrenceForward& f) {
   steps_ = f.time_steps;
   input_ = f.input;
+  tokens_ = f.tokens;
   output_ = f.output;
   std::ranges::copy(f.h_first, h_first_.begin());
   lengths_.assign(f.lengths.begin(), f.lengths.end());
@@ -391,7 +423,8 @@ void CpuRecurrence::update_cell(std::size_t d, std::size_t p, int t) {
   const std::size_t i = gates_at(d, p, t), width = 4 * units_;
   float* c = &c_[state_at(d, p, t + 1)];
   lstm_gates(cell_tile(d, t), {.a_h = a_h(d, p, t),
-                               .a_x = &x_side()[i],
+                               .a_x = place(x_side(), i),
+                               .terms = token_rows_ ? token_rows_->terms(p) : nullptr,
                                .of_h = of_h_.at(step_row(d, t)),
                                .of_x = of_x_.at(input_row(d, t)),
                                .gain_h = place(gain_h_, p * width),
@@ -432,8 +465,8 @@ void CpuRecurrence::check_backward(const RecurrenceBackward& b) const {
   check(ready_for_backward_, "recurrence: backward() needs a forward() of its own");
   const std::size_t rows = groups_ * sequence_rows(), own_units = own_blocks_ * units_;
   check(b.d_output.size() == rows * own_units, "recurrence: d_output must be [D, K, T*R, U]");
-  check(b.d_input.empty() || shape_.inputs % shape_.tiling.blocks.count == 0,
-        "recurrence: d_input needs inputs that divide into blocks");
+  check(b.d_input.empty() || (!token_rows_ && shape_.inputs % shape_.tiling.blocks.count == 0),
+        "recurrence: d_input needs inputs that divide into blocks, and no table");
   const auto& d = b.d_parameters;
   check(d.W_x.size() == 4 * own_units * size(shape_.inputs) &&
             d.W_h.size() == 4 * own_units * size(shape_.hidden) && d.bias.size() == 4 * own_units,
@@ -466,6 +499,7 @@ void CpuRecurrence::begin_backward(const RecurrenceBackward& b) {
   for (LargeArray* zeroed : {&d_h_, &d_h_held_, &d_c_}) std::fill_n(zeroed->data(), zeroed->size(), 0.0f);
   for (Floats* zeroed : {&d_gain_x_, &d_gain_h_, &d_bias_, &d_gain_c_, &d_bias_c_})
     std::ranges::fill(*zeroed, 0.0f);
+  if (token_rows_) token_rows_->begin_backward();
 }
 
 // The chain rule back through step_forward; each LN needs two sums over its vector.
@@ -507,7 +541,9 @@ void CpuRecurrence::gates_backward(std::size_t d, std::size_t p, int t, RowStati
   const auto sums = [&](std::size_t row) -> NormalizationSums {
     return {gate_sums_.first(p) + row, gate_sums_.second(p) + row};
   };
-  lstm_gates_backward(cell_tile(d, t), {.d_n_c = &d_n_c_[tile(d, p, units_)],
+  CellTile tile_for_dz_sum = cell_tile(d, t);
+  if (!normalized() && !sums_by_token(p)) tile_for_dz_sum.tokens = nullptr;  // another rank sums it
+  lstm_gates_backward(tile_for_dz_sum, {.d_n_c = &d_n_c_[tile(d, p, units_)],
                                         .mean_dn = means.first,
                                         .mean_dn_n = means.second,
                                         .c = &c_[state_at(d, p, t + 1)],
@@ -517,19 +553,20 @@ void CpuRecurrence::gates_backward(std::size_t d, std::size_t p, int t, RowStati
                                         .gates = &gates_[i],
                                         .dz = dz(d, p, t),
                                         .a_h = a_h(d, p, t),
-                                        .a_x = &x_side()[i],
+                                        .a_x = place(x_side(), i),
                                         .of_h = of_h_.at(step_row(d, t)),
                                         .of_x = of_x_.at(input_row(d, t)),
                                         .gain_h = place(gain_h_, p * width),
                                         .gain_x = place(gain_x_, p * width),
                                         .h = sums(d * rows_),
-                                        .x = sums(x_rows + d * rows_),
-                                        .d_bias = &d_bias_[(d * blocks_ + p) * width]});
+                                        .x = token_rows_ ? NormalizationSums() : sums(x_rows + d * rows_),
+                                        .dz_sum = dz_sum(d, p)});
 }
 
 void CpuRecurrence::normalization_backward(std::size_t d, std::size_t k, int t, RowStatistics::Means means) {
   const std::size_t p = own(k), width = 4 * units_, gradients = (d * blocks_ + p) * width;
-  const RowStatistics::Means of_h = means.from(d * rows_), of_x = means.from((groups_ + d) * rows_);
+  const RowStatistics::Means of_h = means.from(d * rows_);
+  const RowStatistics::Means of_x = token_rows_ ? RowStatistics::Means() : means.from((groups_ + d) * rows_);
   lstm_normalization_backward(cell_tile(d, t), {.dz = dz(d, p, t),
                                                 .h = {.of = of_h_.at(step_row(d, t)),
                                                       .gain = &gain_h_[p * width],
@@ -541,9 +578,9 @@ void CpuRecurrence::normalization_backward(std::size_t d, std::size_t k, int t, 
                                                       .gain = &gain_x_[p * width],
                                                       .mean_dn = of_x.first,
                                                       .mean_dn_n = of_x.second,
-                                                      .a = &a_x_[gates_at(d, p, t)],
-                                                      .d_gain = &d_gain_x_[gradients]},
-                                                .d_bias = &d_bias_[gradients]});
+                                                      .a = place(a_x_, gates_at(d, p, t)),
+                                                      .d_gain = place(d_gain_x_, gradients)},
+                                                .dz_sum = dz_sum(d, p)});
 }
 
 // dL/dh of t-1 = the sum over all unit blocks of da_h W_h.
@@ -593,16 +630,18 @@ void CpuRecurrence::parameter_gradients(const LstmParameters<float>& d) {
     products_.weight_h_gradient(rows, da_h() + gates_at(group, own_first_, 0), step, h_before(group, 0),
                                 h_after(group, 0), d_W_h.data(), threads_);
   });
+  if (normalized()) {
+    sum_over_groups(d_gain_h_, width, d.gain_h);
+    sum_over_groups(d_gain_c_, units_, d.gain_c);
+    sum_over_groups(d_bias_c_, units_, d.bias_c);
+  }
+  if (token_rows_) return token_rows_->finish_backward(d);
   group_tree_.sum(groups_, d.W_x, [&](std::size_t group, std::span<float> d_W_x) {
     products_.weight_x_gradient(rows, da_x() + gates_at(group, own_first_, 0), step,
                                 &input_[group * rows * inputs], d_W_x.data(), threads_);
   });
   sum_over_groups(d_bias_, width, d.bias);
-  if (!normalized()) return;
-  sum_over_groups(d_gain_x_, width, d.gain_x);
-  sum_over_groups(d_gain_h_, width, d.gain_h);
-  sum_over_groups(d_gain_c_, units_, d.gain_c);
-  sum_over_groups(d_bias_c_, units_, d.bias_c);
+  if (normalized()) sum_over_groups(d_gain_x_, width, d.gain_x);
 }
 
 // [D, P, width] -> this rank's blocks [K, width].
