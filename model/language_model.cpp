@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <string>
+#include <utility>
 
 #include "runtime/error.h"
 #include "runtime/trace.h"
@@ -22,6 +23,13 @@ void require_blocks(const char* flag, int width, int blocks) {
 }
 
 std::size_t count(std::int64_t value) { return static_cast<std::size_t>(value); }
+
+/// Whether the first layer's input side is worked out once for each row of the embedding instead of for each
+/// character: the rows must be its inputs as they are, and at most half as many as a lane group's (with as
+/// many it costs as much). Sums are in another order then, so no size of the grid may come in here.
+bool pays_by_token(const ModelSettings& settings, int vocabulary, int max_time_steps, const Tiling& pass) {
+  return settings.dropout == 0 && 2 * std::int64_t{vocabulary} <= std::int64_t{max_time_steps} * pass.rows;
+}
 
 }  // namespace
 
@@ -69,8 +77,11 @@ LanguageModel::LanguageModel(const ModelSettings& settings, int vocabulary, int 
 
   table_index_ = table_.add("embedding/table", {V, E}, {V, E, 1, blocks.count}, blocks,
                             Initializer::uniform(1 / std::sqrt(static_cast<float>(E))), /*decay=*/false);
-  embedding_ =
-      backend.make_embedding_lookup({vocabulary, settings.embedding, max_time_steps, pass}, model_axis);
+  const bool by_token =
+      backend.takes_input_tables() && pays_by_token(settings, vocabulary, max_time_steps, pass);
+  if (!by_token)
+    embedding_ =
+        backend.make_embedding_lookup({vocabulary, settings.embedding, max_time_steps, pass}, model_axis);
 
   for (int l = 0; l < settings.layers; ++l) {
     const RecurrenceShape shape{
@@ -81,8 +92,10 @@ LanguageModel::LanguageModel(const ModelSettings& settings, int vocabulary, int 
         .normalization = normalization_of(settings),
         .exchange = exchange_named(settings.exchange),
         .precision = settings.precision == "bf16" ? Precision::bf16 : Precision::f32,
-        .time_loop = settings.time_loop == "persistent" ? TimeLoop::persistent : TimeLoop::steps};
-    layers_.emplace_back("lstm" + std::to_string(l), shape, table_, backend, model_axis);
+        .time_loop = settings.time_loop == "persistent" ? TimeLoop::persistent : TimeLoop::steps,
+        .table_rows = by_token && l == 0 ? vocabulary : 0};
+    layers_.emplace_back("lstm" + std::to_string(l), shape, table_, backend, model_axis,
+                         shape.table_rows > 0 ? table_index_ : -1);
   }
 
   output_W_ = table_.add("output/W", {V, H}, {1, V, H, blocks.count}, blocks,
@@ -93,7 +106,7 @@ LanguageModel::LanguageModel(const ModelSettings& settings, int vocabulary, int 
 
   const std::size_t rows = count(max_time_steps) * count(pass.local_lanes());
   for (int place = 0; place <= settings.layers; ++place) {
-    const std::size_t size = rows * count(place == 0 ? E : H);
+    const std::size_t size = place > 0 ? rows * count(H) : by_token ? 0 : rows * count(E);
     activations_.push_back(backend.allocate(size));
     if (settings.dropout > 0) dropped_.push_back(backend.allocate(size));
     gradients_.push_back(backend.allocate(size / count(blocks.count) * count(blocks.local)));
@@ -141,9 +154,14 @@ void LanguageModel::forward(const Sequences& sequences, CarriedState& state, int
     return activations_[count(place)].view().first(rows * count(width(place)));
   };
 
-  // x = table[token]
-  embedding_->forward(sequences.time_steps, table_.value(table_index_), sequences.tokens, activation(0));
-  std::span<const float> x = dropped(0, activation(0));
+  // x = table[token], unless the first layer reads the tokens itself
+  std::span<const std::int32_t> tokens = sequences.tokens;
+  std::span<const float> x;
+  if (!reads_tokens()) {
+    embedding_->forward(sequences.time_steps, table_.value(table_index_), tokens, activation(0));
+    x = dropped(0, activation(0));
+    tokens = {};
+  }
   // x = dropout(lstm(x))
   for (int l = 0; l < settings_.layers; ++l) {
     const CarriedState::View carried = state.view(l, first_group, pass_.groups.local);
@@ -154,7 +172,8 @@ void LanguageModel::forward(const Sequences& sequences, CarriedState& state, int
                                .lengths = sequences.lengths,
                                .output = activation(l + 1),
                                .h_last = carried.h,
-                               .c_last = carried.c});
+                               .c_last = carried.c,
+                               .tokens = std::exchange(tokens, {})});
     x = dropped(l + 1, activation(l + 1));
   }
   // loss = -ln softmax(W x + b)[target]
@@ -181,11 +200,15 @@ void LanguageModel::backward(float scale, const BackwardHooks& hooks) {
   set({output_W_, output_bias_ + 1});
   for (int l = settings_.layers - 1; l >= 0; --l) {
     undrop(l + 1);
-    layers_[count(l)].backward(gradient(l + 1), gradient(l), table_, hooks.between_steps);
+    const bool has_inputs = l > 0 || !reads_tokens();
+    layers_[count(l)].backward(gradient(l + 1), has_inputs ? gradient(l) : std::span<float>(), table_,
+                               hooks.between_steps);
     set(layers_[count(l)].parameters());
   }
-  undrop(0);
-  embedding_->backward(latest_.time_steps, gradient(0), latest_.tokens, table_.gradient(table_index_));
+  if (!reads_tokens()) {
+    undrop(0);
+    embedding_->backward(latest_.time_steps, gradient(0), latest_.tokens, table_.gradient(table_index_));
+  }
   set({table_index_, table_index_ + 1});
 }
 

@@ -80,6 +80,8 @@ class LanguageModel {
  private:
   struct Dropout;
   std::span<const float> dropped(int place, std::span<const float> x);
+  /// Whether the first layer reads rows of the embedding by itself: there are no activations at place 0.
+  bool reads_tokens() const { return embedding_ == nullptr; }
 
   ModelSettings settings_;
   int vocabulary_;
@@ -87,7 +89,7 @@ class LanguageModel {
   Backend& backend_;
   ParameterTable table_;
   int table_index_ = -1, output_W_ = -1, output_bias_ = -1;
-  std::unique_ptr<EmbeddingLookup> embedding_;
+  std::unique_ptr<EmbeddingLookup> embedding_;  ///< null: reads_tokens()
   std::vector<LstmLayer> layers_;
   std::unique_ptr<SoftmaxOutput> output_;
   std::unique_ptr<Dropout> dropout_;

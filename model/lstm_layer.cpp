@@ -5,7 +5,7 @@
 namespace lamina {
 
 LstmLayer::LstmLayer(const std::string& name, const RecurrenceShape& shape, ParameterTable& table,
-                     Backend& backend, Communicator& model_axis)
+                     Backend& backend, Communicator& model_axis, int inputs)
     : recurrence_(backend.make_recurrence(shape, model_axis)) {
   const std::int64_t H = shape.hidden, I = shape.inputs;
   const Share blocks = shape.tiling.blocks;
@@ -21,6 +21,7 @@ LstmLayer::LstmLayer(const std::string& name, const RecurrenceShape& shape, Para
                      /*decay=*/false);
   };
 
+  index_.inputs = inputs;
   index_.W_x = matrix("/W_x", I);
   index_.W_h = matrix("/W_h", H);
   index_.bias = vector("/bias", 4, 0);
@@ -37,7 +38,7 @@ template <class T, class View>
 LstmParameters<T> LstmLayer::views(const View& view) const {
   const auto of = [&](int index) { return index < 0 ? std::span<T>() : std::span<T>(view(index)); };
   return {of(index_.W_x),  of(index_.W_h),    of(index_.gain_x), of(index_.gain_h),
-          of(index_.bias), of(index_.gain_c), of(index_.bias_c)};
+          of(index_.bias), of(index_.gain_c), of(index_.bias_c), of(index_.inputs)};
 }
 
 void LstmLayer::parameters_changed(const ParameterTable& table) {

@@ -62,6 +62,9 @@ struct RecurrenceShape {
   float epsilon = 1e-5f;  ///< inside the root of LN
   Precision precision = Precision::f32;
   TimeLoop time_loop = TimeLoop::steps;
+  /// V: an input is a row of a table [V, I], chosen by a token; with Backend::takes_input_tables() only.
+  /// 0: inputs come as they are.
+  int table_rows = 0;
 };
 
 /// An LSTM layer's parameters, this rank's blocks; gate order f, i, o, g.
@@ -75,24 +78,26 @@ struct LstmParameters {
   std::span<T> bias;    ///< [K, 4, U]: the sum of the paper's two LN biases and b, whose gradients are equal
   std::span<T> gain_c;  ///< [K, U]
   std::span<T> bias_c;  ///< [K, U]
+  std::span<T> table = {};  ///< [K, V, I/G], with table_rows: the inputs, split by column
 };
 
 /// h_last may be the memory of h_first, and c_last that of c_first: the state advances in place.
 struct RecurrenceForward {
   int time_steps = 0;              ///< T <= max_time_steps
-  std::span<const float> input;    ///< full [D, T, R, I]
+  std::span<const float> input;    ///< full [D, T, R, I]; empty with table_rows
   std::span<const float> h_first;  ///< [D, R, H], full
   std::span<const float> c_first;  ///< [D, K, R, U]
   /// Valid steps per lane, [D, R]; at t >= length h and c are copied from t-1. Empty: all T steps.
   std::span<const std::int32_t> lengths;
-  std::span<float> output;  ///< full [D, T, R, H]
-  std::span<float> h_last;  ///< [D, R, H], full
-  std::span<float> c_last;  ///< [D, K, R, U]
+  std::span<float> output;                    ///< full [D, T, R, H]
+  std::span<float> h_last;                    ///< [D, R, H], full
+  std::span<float> c_last;                    ///< [D, K, R, U]
+  std::span<const std::int32_t> tokens = {};  ///< with table_rows, [D, T, R]: which row each input is
 };
 
 struct RecurrenceBackward {
   std::span<const float> d_output;     ///< blocked [D, K, T*R, U]
-  std::span<float> d_input;            ///< blocked [D, K, T*R, I/G]; empty: not wanted
+  std::span<float> d_input;            ///< blocked [D, K, T*R, I/G]; empty: not wanted, or with table_rows
   LstmParameters<float> d_parameters;  ///< set (not added to) to the tree sum over this pass's D lane groups
   /// Called now and then by a device whose work keeps the caller's thread busy; may be empty.
   std::function<void()> between_steps{};
@@ -105,8 +110,8 @@ class Recurrence {
   virtual ~Recurrence() = default;
   /// To be called when the parameters have changed (packs weights). Collective over the model axis.
   virtual void set_parameters(const LstmParameters<const float>& parameters) = 0;
-  /// Keeps what backward() needs, until the next forward(); `f.input` and `f.output` must stay unchanged
-  /// until then.
+  /// Keeps what backward() needs, until the next forward(); `f.input`, `f.tokens` and `f.output` must stay
+  /// unchanged until then.
   virtual void forward(const RecurrenceForward& f) = 0;
   /// Of the latest forward(). Once.
   virtual void backward(const RecurrenceBackward& b) = 0;
@@ -202,6 +207,8 @@ class Backend {
   /// Returns when all work that was handed to the device is done.
   virtual void synchronize() = 0;
 
+  /// Whether its recurrent layers can read rows of a table by themselves (RecurrenceShape::table_rows).
+  virtual bool takes_input_tables() const { return false; }
   virtual std::unique_ptr<Recurrence> make_recurrence(const RecurrenceShape& shape,
                                                       Communicator& model_axis) = 0;
   virtual std::unique_ptr<SoftmaxOutput> make_softmax_output(const SoftmaxShape& shape,

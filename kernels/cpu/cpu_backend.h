@@ -17,6 +17,7 @@ class CpuBackend final : public Backend {
   void to_host(std::span<const float> device, std::span<float> host) override { copy(device, host); }
   void synchronize() override {}
 
+  bool takes_input_tables() const override { return true; }
   std::unique_ptr<Recurrence> make_recurrence(const RecurrenceShape& shape,
                                               Communicator& model_axis) override;
   std::unique_ptr<SoftmaxOutput> make_softmax_output(const SoftmaxShape& shape,

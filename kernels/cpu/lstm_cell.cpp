@@ -9,6 +9,7 @@
 #include <hwy/contrib/math/math-inl.h>
 
 #include "kernels/cpu/lanes-inl.h"
+#include "kernels/cpu/row_normalization-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lamina::HWY_NAMESPACE {
@@ -20,14 +21,10 @@ HWY_INLINE Vector sigmoid_of(Vector x) {
 }
 HWY_INLINE Vector one_minus(Vector x) { return hn::Sub(constant(1), x); }
 
-/// (a - mean) * scale of one row.
-struct RowNormalization {
-  Vector mean, scale;
-
-  HWY_INLINE RowNormalization(const NormalizedRows& rows, std::size_t row)
-      : mean(constant(rows.mean[row])), scale(constant(rows.scale[row])) {}
-  HWY_INLINE Vector of(Vector a) const { return hn::Mul(hn::Sub(a, mean), scale); }
-};
+/// Of an array with a row [4, U] for each token, the row's; of one with a single row, that.
+HWY_INLINE std::size_t token_row(const CellTile& tile, std::size_t row) {
+  return tile.tokens == nullptr ? 0 : static_cast<std::size_t>(tile.tokens[row]) * 4 * tile.units;
+}
 
 template <class Lanes>
 HWY_INLINE void add_to(const Lanes& lanes, float* sum, Vector v) {
@@ -62,10 +59,27 @@ HWY_INLINE void gates_of_row(const CellTile& tile, const GatesForward& g, std::s
   });
 }
 
+// With the x side of a row of a table.
+HWY_INLINE void gates_of_token(const CellTile& tile, const GatesForward& g, std::size_t row) {
+  const float* terms = g.terms + token_row(tile, row);
+  if (tile.normalized) {
+    const RowNormalization of_h(g.of_h, row);
+    gates_of_row(tile, g, row, [&](auto lanes, std::size_t j, std::size_t i) HWY_ATTR {
+      return hn::MulAdd(lanes.load(g.gain_h + j), of_h.of(lanes.load(g.a_h + i)), lanes.load(terms + j));
+    });
+  } else {
+    gates_of_row(tile, g, row, [&](auto lanes, std::size_t j, std::size_t i) HWY_ATTR {
+      return hn::Add(lanes.load(g.a_h + i), lanes.load(terms + j));
+    });
+  }
+}
+
 void lstm_gates(const CellTile& tile, const GatesForward& g) {
   for (std::size_t row = 0; row < tile.rows; ++row) {
     if (!tile.valid(row)) {
       std::copy_n(g.c_before + row * tile.units, tile.units, g.c + row * tile.units);
+    } else if (tile.tokens != nullptr) {
+      gates_of_token(tile, g, row);
     } else if (tile.normalized) {
       const RowNormalization of_h(g.of_h, row), of_x(g.of_x, row);
       gates_of_row(tile, g, row, [&](auto lanes, std::size_t j, std::size_t i) HWY_ATTR {
@@ -206,27 +220,35 @@ HWY_INLINE void gates_backward_of_row(const CellTile& tile, const GatesBackward&
 HWY_INLINE void skip_gates(const CellTile& tile, const GatesBackward& g, std::size_t row) {
   std::fill_n(g.dz + row * 4 * tile.units, 4 * tile.units, 0.0f);
   if (!tile.normalized) return;
-  for (const NormalizationSums& side : {g.h, g.x}) side.dn[row] = side.dn_n[row] = 0;
+  g.h.dn[row] = g.h.dn_n[row] = 0;
+  if (tile.tokens == nullptr) g.x.dn[row] = g.x.dn_n[row] = 0;
 }
 
 HWY_INLINE void normalized_gates_backward(const CellTile& tile, const GatesBackward& g, std::size_t row) {
   const RowNormalization of_c(g.of_c, row);
   const Vector mean_dn = constant(g.mean_dn[row]), mean_dn_n = constant(g.mean_dn_n[row]);
-  SideSums h(g.of_h, row), x(g.of_x, row);
-  gates_backward_of_row(
-      tile, g, row,
-      [&](auto lanes, std::size_t i) HWY_ATTR {
-        const Vector centred = hn::Sub(lanes.load(g.d_n_c + i), mean_dn);
-        const Vector d_n = hn::NegMulAdd(of_c.of(lanes.load(g.c + i)), mean_dn_n, centred);
-        return hn::MulAdd(of_c.scale, d_n, lanes.load(g.d_c + i));
-      },
-      [&](auto lanes, Vector dz, std::size_t j, std::size_t i) HWY_ATTR {
-        const Vector dz_of_row = lanes.only(dz);
-        h.add(dz_of_row, lanes.load(g.gain_h + j), lanes.load(g.a_h + i));
-        x.add(dz_of_row, lanes.load(g.gain_x + j), lanes.load(g.a_x + i));
-      });
+  const auto cell_gradient = [&](auto lanes, std::size_t i) HWY_ATTR {
+    const Vector centred = hn::Sub(lanes.load(g.d_n_c + i), mean_dn);
+    const Vector d_n = hn::NegMulAdd(of_c.of(lanes.load(g.c + i)), mean_dn_n, centred);
+    return hn::MulAdd(of_c.scale, d_n, lanes.load(g.d_c + i));
+  };
+  SideSums h(g.of_h, row);
+  if (tile.tokens != nullptr) {
+    gates_backward_of_row(tile, g, row, cell_gradient,
+                          [&](auto lanes, Vector dz, std::size_t j, std::size_t i) HWY_ATTR {
+                            h.add(lanes.only(dz), lanes.load(g.gain_h + j), lanes.load(g.a_h + i));
+                          });
+  } else {
+    SideSums x(g.of_x, row);
+    gates_backward_of_row(tile, g, row, cell_gradient,
+                          [&](auto lanes, Vector dz, std::size_t j, std::size_t i) HWY_ATTR {
+                            const Vector dz_of_row = lanes.only(dz);
+                            h.add(dz_of_row, lanes.load(g.gain_h + j), lanes.load(g.a_h + i));
+                            x.add(dz_of_row, lanes.load(g.gain_x + j), lanes.load(g.a_x + i));
+                          });
+    x.store(g.x, row);
+  }
   h.store(g.h, row);
-  x.store(g.x, row);
 }
 
 void lstm_gates_backward(const CellTile& tile, const GatesBackward& g) {
@@ -236,12 +258,12 @@ void lstm_gates_backward(const CellTile& tile, const GatesBackward& g) {
     } else if (tile.normalized) {
       normalized_gates_backward(tile, g, row);
     } else {
+      float* dz_sum = g.dz_sum + token_row(tile, row);
       gates_backward_of_row(
           tile, g, row,
           [&](auto lanes, std::size_t i)
               HWY_ATTR { return hn::Add(lanes.load(g.d_c + i), lanes.load(g.d_n_c + i)); },
-          [&](auto lanes, Vector dz, std::size_t j, std::size_t)
-              HWY_ATTR { add_to(lanes, g.d_bias + j, dz); });
+          [&](auto lanes, Vector dz, std::size_t j, std::size_t) HWY_ATTR { add_to(lanes, dz_sum + j, dz); });
     }
   }
 }
@@ -266,16 +288,27 @@ void lstm_normalization_backward(const CellTile& tile, const NormalizationBackwa
   const std::size_t width = 4 * tile.units;
   for (std::size_t row = 0; row < tile.rows; ++row) {
     if (!tile.valid(row)) {
-      for (float* a : {b.h.a, b.x.a}) std::fill_n(a + row * width, width, 0.0f);
+      std::fill_n(b.h.a + row * width, width, 0.0f);
+      if (tile.tokens == nullptr) std::fill_n(b.x.a + row * width, width, 0.0f);
       continue;
     }
-    const RowBackward h(b.h, row), x(b.x, row);
+    const RowBackward h(b.h, row);
+    float* dz_sum = b.dz_sum + token_row(tile, row);
+    if (tile.tokens != nullptr) {
+      for_each_vector(width, [&](auto lanes, std::size_t j) HWY_ATTR {
+        const Vector dz = lanes.load(b.dz + row * width + j);
+        h.run(lanes, b.h, dz, j, row * width + j);
+        add_to(lanes, dz_sum + j, dz);
+      });
+      continue;
+    }
+    const RowBackward x(b.x, row);
     for_each_vector(width, [&](auto lanes, std::size_t j) HWY_ATTR {
       const std::size_t i = row * width + j;
       const Vector dz = lanes.load(b.dz + i);
       h.run(lanes, b.h, dz, j, i);
       x.run(lanes, b.x, dz, j, i);
-      add_to(lanes, b.d_bias + j, dz);
+      add_to(lanes, dz_sum + j, dz);
     });
   }
 }

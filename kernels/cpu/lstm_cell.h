@@ -18,6 +18,9 @@ struct CellTile {
   bool normalized = false;                ///< layer normalization; members marked LN are used with it only
   const std::int32_t* lengths = nullptr;  ///< [R], or null: all rows are valid
   std::int32_t t = 0;
+  /// [R], where x is a row of a table (token_rows.h): what is marked "tokens" is used, what is marked "x"
+  /// not.
+  const std::int32_t* tokens = nullptr;
 
   /// Otherwise h and c are copied from t-1 and no gradient comes from this step's gates.
   bool valid(std::size_t row) const { return lengths == nullptr || t < lengths[row]; }
@@ -29,10 +32,11 @@ struct NormalizedRows {
 };
 
 struct GatesForward {
-  const float *a_h, *a_x;        ///< [R, 4, U] W_h h and W_x x
-  NormalizedRows of_h, of_x;     ///< LN
-  const float *gain_h, *gain_x;  ///< LN, [4, U]
-  const float* bias;             ///< [4, U]
+  const float *a_h, *a_x;        ///< [R, 4, U] W_h h and W_x x; a_x: x
+  const float* terms;            ///< tokens, [V, 4, U]: gain_x n_x + bias, or W_x x + bias without LN
+  NormalizedRows of_h, of_x;     ///< LN; of_x: x
+  const float *gain_h, *gain_x;  ///< LN, [4, U]; gain_x: x
+  const float* bias;             ///< x, [4, U]
   const float* c_before;         ///< [R, U]
   float* gates;                  ///< out, after their nonlinearities; may be a_x without LN
   float* c;                      ///< out, [R, U]
@@ -72,7 +76,7 @@ void lstm_output_backward(const CellTile& tile, const OutputBackward& o);
 
 /// Sums over a row, [R]: of dL/dn and of its product with n.
 struct NormalizationSums {
-  float *dn, *dn_n;
+  float *dn = nullptr, *dn_n = nullptr;
 };
 
 struct GatesBackward {
@@ -83,11 +87,11 @@ struct GatesBackward {
   float* d_c;                        ///< [R, U], dL/dc from t+1, to t-1
   const float* gates;
   float* dz;                     ///< [R, 4, U]: its o in, all out; may be the gates
-  const float *a_h, *a_x;        ///< LN
-  NormalizedRows of_h, of_x;     ///< LN
-  const float *gain_h, *gain_x;  ///< LN
-  NormalizationSums h, x;        ///< LN, out: over the 4U values of this block
-  float* d_bias;                 ///< without LN, [4, U], added to
+  const float *a_h, *a_x;        ///< LN; a_x: x
+  NormalizedRows of_h, of_x;     ///< LN; of_x: x
+  const float *gain_h, *gain_x;  ///< LN; gain_x: x
+  NormalizationSums h, x;        ///< LN, out: over the 4U values of this block; x: x
+  float* dz_sum;  ///< without LN, added to: [4, U], or with tokens [V, 4, U], each row to its token's
 };
 void lstm_gates_backward(const CellTile& tile, const GatesBackward& g);
 
@@ -101,9 +105,9 @@ struct SideBackward {
 };
 
 struct NormalizationBackward {
-  const float* dz;  ///< [R, 4, U]
-  SideBackward h, x;
-  float* d_bias;  ///< [4, U], added to
+  const float* dz;    ///< [R, 4, U]
+  SideBackward h, x;  ///< x: x
+  float* dz_sum;      ///< added to: [4, U], or with tokens [V, 4, U], each row to its token's
 };
 void lstm_normalization_backward(const CellTile& tile, const NormalizationBackward& b);
 

@@ -35,6 +35,7 @@ CpuRecurrence::CpuRecurrence(const RecurrenceShape& shape, Communicator& model_a
       gate_sums_(static_cast<int>(blocks_), gate_axis_),
       group_tree_(threads) {
   check(shape.hidden % shape.tiling.blocks.count == 0, "recurrence: H must divide into unit blocks");
+  if (shape.table_rows > 0) token_rows_ = std::make_unique<TokenRows>(shape, products_, model_axis, threads);
   const std::size_t step = groups_ * blocks_ * rows_, steps = size(shape.max_time_steps);
   const std::size_t output_step = groups_ * output_blocks_ * rows_ * units_;
   gates_.resize(step * steps * 4 * units_);
@@ -58,12 +59,15 @@ CpuRecurrence::CpuRecurrence(const RecurrenceShape& shape, Communicator& model_a
   if (!normalized()) return;
   h_statistics_.start(groups_ * rows_);
   c_statistics_.start(groups_ * rows_);
-  gate_sums_.start(2 * groups_ * rows_);
-  a_x_.resize(gates_.size());
+  gate_sums_.start((token_rows_ ? 1 : 2) * groups_ * rows_);
   dz_.resize(step * 4 * units_);
-  for (SavedStatistics* of : {&of_x_, &of_h_, &of_c_}) of->resize(groups_ * steps * rows_);
-  for (Floats* sum : {&d_gain_x_, &d_gain_h_}) sum->resize(d_bias_.size());
+  for (SavedStatistics* of : {&of_h_, &of_c_}) of->resize(groups_ * steps * rows_);
+  d_gain_h_.resize(d_bias_.size());
   for (Floats* sum : {&d_gain_c_, &d_bias_c_}) sum->resize(groups_ * output_blocks_ * units_);
+  if (token_rows_) return;
+  a_x_.resize(gates_.size());
+  of_x_.resize(groups_ * steps * rows_);
+  d_gain_x_.resize(d_bias_.size());
 }
 
 void CpuRecurrence::set_parameters(const LstmParameters<const float>& parameters) {
@@ -73,6 +77,7 @@ void CpuRecurrence::set_parameters(const LstmParameters<const float>& parameters
             parameters.bias.size() == 4 * own_units,
         "recurrence: the weights do not fit the shape");
   products_.set_weights(parameters.W_x, parameters.W_h, threads_);
+  if (token_rows_) token_rows_->set_parameters(parameters);
   const auto keep = [&](std::span<const float> own_values, std::size_t width, bool of_all, Floats& kept) {
     check(own_values.size() == own_blocks_ * width, "recurrence: the gains or biases do not fit the shape");
     kept.assign(own_values.begin(), own_values.end());
@@ -90,7 +95,8 @@ void CpuRecurrence::set_parameters(const LstmParameters<const float>& parameters
 
 std::size_t CpuRecurrence::saved_size() const {
   return a_x_.size() + (normalized() ? a_h_.size() : 0) + gates_.size() + c_.size() + s_.size() + o_.size() +
-         h_first_.size() + of_x_.size() + of_h_.size() + of_c_.size();
+         h_first_.size() + of_x_.size() + of_h_.size() + of_c_.size() +
+         (token_rows_ ? token_rows_->saved_size() : 0);
 }
 
 void CpuRecurrence::check_forward(const RecurrenceForward& f) const {
@@ -98,13 +104,23 @@ void CpuRecurrence::check_forward(const RecurrenceForward& f) const {
   check(f.time_steps >= 1 && f.time_steps <= shape_.max_time_steps, "recurrence: time steps out of range");
   const std::size_t lanes = groups_ * rows_, sequence = lanes * size(f.time_steps);
   const std::size_t hidden = size(shape_.hidden), own_units = own_blocks_ * units_;
-  check(f.input.size() == sequence * size(shape_.inputs), "recurrence: input must be [D, T, R, I]");
   check(f.output.size() == sequence * hidden, "recurrence: output must be [D, T, R, H]");
   check(f.h_first.size() == lanes * hidden && f.h_last.size() == lanes * hidden,
         "recurrence: h_first and h_last must be [D, R, H]");
   check(f.c_first.size() == lanes * own_units && f.c_last.size() == lanes * own_units,
         "recurrence: c_first and c_last must be [D, K, R, U]");
   check(f.lengths.empty() || f.lengths.size() == lanes, "recurrence: lengths must be [D, R]");
+  check_input(f);
+}
+
+void CpuRecurrence::check_input(const RecurrenceForward& f) const {
+  const std::size_t rows = groups_ * rows_ * size(f.time_steps);
+  check(f.input.size() == (token_rows_ ? 0 : rows * size(shape_.inputs)),
+        "recurrence: input must be [D, T, R, I], and empty with a table");
+  check(f.tokens.size() == (token_rows_ ? rows : 0),
+        "recurrence: tokens must be [D, T, R] with a table, and else empty");
+  check(std::ranges::all_of(f.tokens, [&](auto token) { return token >= 0 && token < shape_.table_rows; }),
+        "recurrence: a token is outside the table");
 }
 
 void CpuRecurrence::forward(const RecurrenceForward& f) {
@@ -112,7 +128,7 @@ void CpuRecurrence::forward(const RecurrenceForward& f) {
   check_forward(f);
   ready_for_backward_ = false;
   begin_forward(f);
-  transform_input();
+  if (!token_rows_) transform_input();
   for (int t = 0; t < steps_; ++t) step_forward(t);
   write_last_state(f);
   ready_for_backward_ = true;
@@ -121,6 +137,7 @@ void CpuRecurrence::forward(const RecurrenceForward& f) {
 void CpuRecurrence::begin_forward(const RecurrenceForward& f) {
   steps_ = f.time_steps;
   input_ = f.input;
+  tokens_ = f.tokens;
   output_ = f.output;
   std::ranges::copy(f.h_first, h_first_.begin());
   lengths_.assign(f.lengths.begin(), f.lengths.end());
@@ -219,7 +236,8 @@ void CpuRecurrence::update_cell(std::size_t d, std::size_t p, int t) {
   const std::size_t i = gates_at(d, p, t), width = 4 * units_;
   float* c = c_after(d, p, t);
   lstm_gates(cell_tile(d, t), {.a_h = a_h(d, p, t),
-                               .a_x = &x_side()[i],
+                               .a_x = place(x_side(), i),
+                               .terms = token_rows_ ? token_rows_->terms(p) : nullptr,
                                .of_h = of_h_.at(step_row(d, t)),
                                .of_x = of_x_.at(input_row(d, t)),
                                .gain_h = place(gain_h_, p * width),

@@ -52,6 +52,7 @@ Exchange& CudaBackend::exchange_over(Communicator& group) {
 std::unique_ptr<Recurrence> CudaBackend::make_recurrence(const RecurrenceShape& shape,
                                                          Communicator& model_axis) {
   require_parts(shape.tiling);
+  check(shape.table_rows == 0, "this backend takes no input tables");
   return make_cuda_recurrence(device_, shape, exchange_over(model_axis));
 }
 

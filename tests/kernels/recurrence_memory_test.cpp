@@ -1,6 +1,7 @@
 // The recurrence takes no memory once it has run: not in its time loop, not from one sequence to the next.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <new>
@@ -30,6 +31,7 @@ struct Case {
   Normalization normalization;
   Exchange exchange;
   int threads;
+  int table_rows = 0;
 };
 
 class Memory : public testing::TestWithParam<Case> {};
@@ -37,9 +39,14 @@ class Memory : public testing::TestWithParam<Case> {};
 TEST_P(Memory, IsTakenByTheFirstSequenceOnly) {
   const auto axis = make_self_communicator();
   const Tiling tiling{Share::of(2, 0, 1), Share::of(kBlocks, 0, 1), kRows};
-  const auto recurrence = make_cpu_recurrence(
-      {kHidden, kHidden, kSteps, tiling, GetParam().normalization, GetParam().exchange, 1e-5f}, *axis,
-      GetParam().threads);
+  const auto recurrence = make_cpu_recurrence({.inputs = kHidden,
+                                               .hidden = kHidden,
+                                               .max_time_steps = kSteps,
+                                               .tiling = tiling,
+                                               .normalization = GetParam().normalization,
+                                               .exchange = GetParam().exchange,
+                                               .table_rows = GetParam().table_rows},
+                                              *axis, GetParam().threads);
   const bool normalized = GetParam().normalization == Normalization::layer;
   const std::size_t gates = 4 * kHidden, units = normalized ? kHidden : 0, gains = 4 * units;
   const auto values = [](std::size_t size) { return test::random_values("values", size); };
@@ -49,10 +56,18 @@ TEST_P(Memory, IsTakenByTheFirstSequenceOnly) {
                      d_bias_c = of_c;
   std::vector<float> x = values(2 * kSteps * kRows * kHidden), d_output = x, output = x, d_x = x;
   std::vector<float> h = values(2 * kRows * kHidden), c = h;
+  const int table_rows = GetParam().table_rows;
+  const std::vector<float> table = values(static_cast<std::size_t>(table_rows) * kHidden);
+  std::vector<float> d_table = table;
+  const auto tokens = test::random_integers("tokens", table_rows > 0 ? 2 * kSteps * kRows : 0, 0,
+                                            std::max(0, table_rows - 1));
+  if (table_rows > 0)
+    for (std::vector<float>* dense : {&x, &d_x}) dense->clear();
   const auto step = [&] {
-    recurrence->set_parameters({W, W, gain, gain, bias, of_c, of_c});
-    recurrence->forward({kSteps, x, h, c, {}, output, h, c});
-    recurrence->backward({d_output, d_x, {d_W_x, d_W_h, d_gain_x, d_gain_h, d_bias, d_gain_c, d_bias_c}});
+    recurrence->set_parameters({W, W, gain, gain, bias, of_c, of_c, table});
+    recurrence->forward({kSteps, x, h, c, {}, output, h, c, tokens});
+    recurrence->backward(
+        {d_output, d_x, {d_W_x, d_W_h, d_gain_x, d_gain_h, d_bias, d_gain_c, d_bias_c, d_table}});
   };
 
   step();
@@ -68,7 +83,10 @@ INSTANTIATE_TEST_SUITE_P(Cells, Memory,
                                          Case{Normalization::layer, Exchange::cell, 1},
                                          Case{Normalization::layer, Exchange::cell, 2},
                                          Case{Normalization::layer, Exchange::replicated, 1},
-                                         Case{Normalization::none, Exchange::sharded, 1}));
+                                         Case{Normalization::none, Exchange::sharded, 1},
+                                         Case{Normalization::layer, Exchange::sharded, 1, 7},
+                                         Case{Normalization::layer, Exchange::replicated, 2, 7},
+                                         Case{Normalization::none, Exchange::sharded, 1, 7}));
 
 }  // namespace
 }  // namespace lamina

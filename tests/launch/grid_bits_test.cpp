@@ -87,6 +87,39 @@ TEST(GridBits, Threads) {
   expect_same_run(alone, train_on(what, {.data_ranks = 2, .model_ranks = 2, .threads = 2}));
 }
 
+// Six characters are half of the twelve rows of a lane group: without dropout the first layer reads rows of
+// the embedding, once for each character of the vocabulary.
+TrainingCase case_by_token(const std::string& normalization) {
+  TrainingCase what = small_case(normalization, "adam");
+  what.model.dropout = 0;
+  what.vocabulary = 6;
+  return what;
+}
+
+TEST(GridBits, ByTokenWithLayerNormalization) { expect_same_on_every_grid(case_by_token("layer")); }
+
+TEST(GridBits, ByTokenWithoutNormalization) { expect_same_on_every_grid(case_by_token("none")); }
+
+// Twenty characters are too many for one lane group and not for four: ranks with more groups decide alike.
+TEST(GridBits, WithAVocabularyTooLargeToWorkByToken) {
+  TrainingCase what = case_by_token("layer");
+  what.vocabulary = 20;
+  expect_same_on_every_grid(what);
+}
+
+TEST(GridBits, ByTokenInBothSchedulesInPassesAndOnThreads) {
+  for (const char* normalization : {"layer", "none"}) {
+    SCOPED_TRACE(normalization);
+    TrainingCase what = case_by_token(normalization);
+    const TrainingTrace alone = train_on(what);
+
+    expect_same_run(alone, train_on(what, {.data_ranks = 2, .model_ranks = 2, .passes = 2, .threads = 2}));
+    what.model.exchange = "replicated";
+    expect_same_run(alone, train_on(what, {.data_ranks = 1, .model_ranks = 4, .passes = 4, .threads = 2}));
+    expect_same_run(alone, train_on(what, {.data_ranks = 2, .model_ranks = 2}));
+  }
+}
+
 // The bits belong to the numbers of lane groups and unit blocks: others give other bits. Equal ones here
 // would mean that the comparisons above cannot fail.
 TEST(GridBits, OtherLaneGroupsAreOtherBits) {

@@ -9,10 +9,12 @@
 namespace lamina::test {
 namespace {
 
-constexpr int kTimeSteps = 3, kLayers = 2, kVocabulary = 5;
+constexpr int kTimeSteps = 3, kLayers = 2;
 constexpr std::size_t kTokens = kTimeSteps * 4;
 
-class BackwardHooksTest : public ::testing::Test {
+/// With a vocabulary for which the first layer reads rows of the embedding by itself, and one too large for
+/// it.
+class BackwardHooksTest : public ::testing::TestWithParam<int> {
  protected:
   static ModelSettings settings() {
     ModelSettings settings;
@@ -29,14 +31,14 @@ class BackwardHooksTest : public ::testing::Test {
   }
 
   static constexpr Tiling kTiling{Share{2, 0, 2}, Share{2, 0, 2}, 2};
-  std::vector<std::int32_t> tokens_ = std::vector<std::int32_t>(kTokens, 3);
+  std::vector<std::int32_t> tokens_ = std::vector<std::int32_t>(kTokens, 2);
   std::unique_ptr<Backend> backend_ = make_cpu_backend(1);
   std::unique_ptr<Communicator> alone_ = make_self_communicator();
-  LanguageModel model_{settings(), kVocabulary, kTimeSteps, kTiling, *backend_, *alone_, 1};
+  LanguageModel model_{settings(), GetParam(), kTimeSteps, kTiling, *backend_, *alone_, 1};
 };
 
 // What a hook is told about is not changed by what the pass still does.
-TEST_F(BackwardHooksTest, GradientsAreSetWhenTheHookSaysSo) {
+TEST_P(BackwardHooksTest, GradientsAreSetWhenTheHookSaysSo) {
   ParameterTable& table = model_.parameters();
   std::vector<float> as_told(table.gradients().size());
   int next_last = static_cast<int>(table.all().size()), calls = 0;
@@ -58,7 +60,7 @@ TEST_F(BackwardHooksTest, GradientsAreSetWhenTheHookSaysSo) {
   EXPECT_TRUE(same_bits(as_told, copy(table.gradients())));
 }
 
-TEST_F(BackwardHooksTest, OtherWorkGetsItsTurnInEveryTimeStep) {
+TEST_P(BackwardHooksTest, OtherWorkGetsItsTurnInEveryTimeStep) {
   int turns = 0;
 
   forward();
@@ -66,6 +68,8 @@ TEST_F(BackwardHooksTest, OtherWorkGetsItsTurnInEveryTimeStep) {
 
   EXPECT_GE(turns, kLayers * kTimeSteps);
 }
+
+INSTANTIATE_TEST_SUITE_P(Vocabularies, BackwardHooksTest, ::testing::Values(3, 5));
 
 }  // namespace
 }  // namespace lamina::test

@@ -15,8 +15,14 @@ TEST_P(LayerConformance, Holds) {
   check.run(kind, {});
 }
 
+std::vector<LayerKind> all_kinds() {
+  std::vector<LayerKind> kinds = layer_kinds();
+  kinds.insert(kinds.end(), input_table_kinds().begin(), input_table_kinds().end());
+  return kinds;
+}
+
 INSTANTIATE_TEST_SUITE_P(Layers, LayerConformance,
-                         ::testing::Combine(::testing::ValuesIn(layer_kinds()),
+                         ::testing::Combine(::testing::ValuesIn(all_kinds()),
                                             ::testing::ValuesIn(layer_checks())),
                          [](const auto& chosen) {
                            return std::get<0>(chosen.param).name + "_" + std::get<1>(chosen.param).name;
@@ -33,7 +39,7 @@ TEST_P(EveryLayer, HasTheSameBitsOnEveryThreadCount) {
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(Layers, EveryLayer, ::testing::ValuesIn(layer_kinds()),
+INSTANTIATE_TEST_SUITE_P(Layers, EveryLayer, ::testing::ValuesIn(all_kinds()),
                          [](const auto& chosen) { return chosen.param.name; });
 
 }  // namespace

@@ -47,6 +47,20 @@ TEST(TrainingBesideTheReference, Adam) {
   expect_close_to_the_reference(what);
 }
 
+// Without dropout, and with 24 rows in a lane group, the eleven rows of the embedding are the first layer's
+// inputs.
+TEST(TrainingBesideTheReference, ByToken) {
+  for (const char* normalization : {"layer", "none"}) {
+    SCOPED_TRACE(normalization);
+    TrainingCase what = small_case(normalization, "adam");
+    what.model.dropout = 0;
+    what.lane_groups = 4;
+    what.optimizer.epsilon = 1e-4;
+    what.optimizer.learning_rate = 0.02;
+    expect_close_to_the_reference(what);
+  }
+}
+
 TEST(TrainingBesideTheReference, AdamWWithoutNormalization) {
   TrainingCase what = small_case("none", "adamw");
   what.optimizer.epsilon = 1e-4;

@@ -46,12 +46,15 @@ struct ParameterBlocks {
 
 class LstmOnRank final : public LayerOnRank {
  public:
+  /// `tokens` [T, B]: for a table, else empty.
   LstmOnRank(const LayerSizes& sizes, const LstmChoices& choices, std::vector<std::int32_t> lengths,
-             Backend& backend, Communicator& model_axis, const Tiling& pass)
+             std::vector<std::int32_t> tokens, Backend& backend, Communicator& model_axis, const Tiling& pass)
       : sizes_(sizes),
         pass_(pass),
         lengths_(std::move(lengths)),
+        tokens_(std::move(tokens)),
         backend_(backend),
+        inputs_(choices.table ? add_inputs() : -1),
         layer_("lstm",
                {.inputs = sizes.inputs,
                 .hidden = sizes.hidden,
@@ -59,8 +62,9 @@ class LstmOnRank final : public LayerOnRank {
                 .tiling = pass,
                 .normalization = choices.normalization,
                 .exchange = choices.exchange,
-                .epsilon = choices.epsilon},
-               table_, backend, model_axis),
+                .epsilon = choices.epsilon,
+                .table_rows = choices.table ? sizes.classes : 0},
+               table_, backend, model_axis, inputs_),
         x_(backend, layout(sizes.time_steps, sizes.inputs).full_size()),
         d_x_(backend, layout(sizes.time_steps, sizes.inputs).blocked_size()),
         output_(backend, layout(sizes.time_steps, sizes.hidden).full_size()),
@@ -80,6 +84,12 @@ class LstmOnRank final : public LayerOnRank {
  private:
   SequenceLayout layout(int time_steps, int width) const { return {pass_, time_steps, width}; }
 
+  int add_inputs() {
+    const std::int64_t V = sizes_.classes, I = sizes_.inputs;
+    return table_.add("inputs/table", {V, I}, {V, I, 1, pass_.blocks.count}, pass_.blocks,
+                      Initializer::constant(0), /*decay=*/false);
+  }
+
   void set_parameters(const Tensors& in) {
     for (int i = 0; i < static_cast<int>(table_.all().size()); ++i) {
       const Parameter& p = table_[i];
@@ -93,7 +103,8 @@ class LstmOnRank final : public LayerOnRank {
     const SequenceLayout inputs = layout(time_steps, sizes_.inputs),
                          units = layout(time_steps, sizes_.hidden);
     const SequenceLayout state = layout(1, sizes_.hidden);
-    x_.set(inputs.to_full<float>(in.at("x")));
+    local_tokens_ = local_integers(tokens_, layout(tokens_.empty() ? 0 : time_steps, 1));
+    if (tokens_.empty()) x_.set(inputs.to_full<float>(in.at("x")));
     h_.set(state.to_full<float>(in.at("h_first")));
     c_.set(state.to_blocked<float>(in.at("c_first")));
     if (!lengths_.empty()) local_lengths_ = local_integers(lengths_, layout(1, 1));
@@ -101,13 +112,14 @@ class LstmOnRank final : public LayerOnRank {
 
     // As the language model does it: the state is carried in place.
     layer_.forward({.time_steps = time_steps,
-                    .input = x_.first(inputs.full_size()),
+                    .input = x_.first(tokens_.empty() ? inputs.full_size() : 0),
                     .h_first = h_.view(),
                     .c_first = c_.view(),
                     .lengths = local_lengths_,
                     .output = output_.first(units.full_size()),
                     .h_last = h_.view(),
-                    .c_last = c_.view()});
+                    .c_last = c_.view(),
+                    .tokens = local_tokens_});
 
     units.from_full(std::span<const float>(output_.host(units.full_size())), out["output"]);
     state.from_full(std::span<const float>(h_.host(state.full_size())), out["h_last"]);
@@ -119,9 +131,11 @@ class LstmOnRank final : public LayerOnRank {
                          units = layout(time_steps, sizes_.hidden);
     d_output_.set(units.to_blocked<float>(in.at("d_output")));
 
-    layer_.backward(d_output_.first(units.blocked_size()), d_x_.first(inputs.blocked_size()), table_);
+    layer_.backward(d_output_.first(units.blocked_size()),
+                    d_x_.first(tokens_.empty() ? inputs.blocked_size() : 0), table_);
 
-    inputs.from_blocked(std::span<const float>(d_x_.host(inputs.blocked_size())), out["d_x"]);
+    if (tokens_.empty())
+      inputs.from_blocked(std::span<const float>(d_x_.host(inputs.blocked_size())), out["d_x"]);
     for (int i = 0; i < static_cast<int>(table_.all().size()); ++i) {
       const Parameter& p = table_[i];
       std::vector<float> gradient(size(static_cast<int>(p.local_size)));
@@ -133,9 +147,10 @@ class LstmOnRank final : public LayerOnRank {
 
   LayerSizes sizes_;
   Tiling pass_;
-  std::vector<std::int32_t> lengths_, local_lengths_;
+  std::vector<std::int32_t> lengths_, local_lengths_, tokens_, local_tokens_;
   Backend& backend_;
   ParameterTable table_;
+  int inputs_;
   LstmLayer layer_;
   DeviceTensor x_, d_x_, output_, d_output_, h_, c_;
 };
@@ -143,6 +158,8 @@ class LstmOnRank final : public LayerOnRank {
 class LstmCase final : public LayerCase {
  public:
   LstmCase(const LayerSizes& sizes, const LstmChoices& choices) : LayerCase(sizes), choices_(choices) {
+    if (choices.table)
+      tokens_ = random_integers("tokens", size(sizes.time_steps, sizes.batch()), 0, sizes.classes - 1);
     if (!choices.lengths) return;
     lengths_ = random_integers("lengths", size(sizes.batch()), 0, sizes.time_steps);
     lengths_.front() = sizes.time_steps;
@@ -151,7 +168,9 @@ class LstmCase final : public LayerCase {
 
   Tensors inputs() const override {
     const int T = sizes_.time_steps, B = sizes_.batch(), I = sizes_.inputs, H = sizes_.hidden;
-    Tensors in = {{"x", random_values("x", size(T, B, I))},
+    Tensors in = {choices_.table
+                      ? std::pair("table", random_values("rows of the table", size(sizes_.classes, I)))
+                      : std::pair("x", random_values("x", size(T, B, I))),
                   {"h_first", random_values("h_first", size(B, H))},
                   {"c_first", random_values("c_first", size(B, H))},
                   {"d_output", random_values("d_output", size(T, B, H))}};
@@ -167,7 +186,7 @@ class LstmCase final : public LayerCase {
 
   std::unique_ptr<LayerOnRank> on_rank(Backend& backend, Communicator& model_axis,
                                        const Tiling& pass) const override {
-    return std::make_unique<LstmOnRank>(sizes_, choices_, lengths_, backend, model_axis, pass);
+    return std::make_unique<LstmOnRank>(sizes_, choices_, lengths_, tokens_, backend, model_axis, pass);
   }
 
   ReferenceTensors reference(const Tensors& in) const override {
@@ -175,7 +194,7 @@ class LstmCase final : public LayerCase {
     for (const auto& [name, values] : parameters.tensors()) *values = converted<double>(in.at(name));
     const reference::LstmInput input{sizes_.time_steps,
                                      sizes_.batch(),
-                                     converted<double>(in.at("x")),
+                                     inputs_of(in),
                                      converted<double>(in.at("h_first")),
                                      converted<double>(in.at("c_first")),
                                      {lengths_.begin(), lengths_.end()}};
@@ -183,8 +202,11 @@ class LstmCase final : public LayerCase {
     reference::LstmGradients backward =
         lstm_backward(shape(), parameters, input, forward, converted<double>(in.at("d_output")));
 
-    ReferenceTensors out = {
-        {"output", forward.h}, {"h_last", forward.h_last}, {"c_last", forward.c_last}, {"d_x", backward.x}};
+    ReferenceTensors out = {{"output", forward.h}, {"h_last", forward.h_last}, {"c_last", forward.c_last}};
+    if (choices_.table)
+      out["d_table"] = reference::embed_backward(backward.x, tokens_, sizes_.classes, sizes_.inputs);
+    else
+      out["d_x"] = backward.x;
     for (const auto& [name, values] : backward.parameters.tensors()) out["d_" + name] = *values;
     return out;
   }
@@ -193,9 +215,13 @@ class LstmCase final : public LayerCase {
   reference::LstmShape shape() const {
     return {sizes_.inputs, sizes_.hidden, choices_.normalization, static_cast<double>(choices_.epsilon)};
   }
+  reference::Vector inputs_of(const Tensors& in) const {
+    if (!choices_.table) return converted<double>(in.at("x"));
+    return reference::embed(converted<double>(in.at("table")), tokens_, sizes_.inputs);
+  }
 
   LstmChoices choices_;
-  std::vector<std::int32_t> lengths_;
+  std::vector<std::int32_t> lengths_, tokens_;
 };
 
 // --- embedding --------------------------------------------------------------------------------------------

@@ -58,6 +58,7 @@ struct LstmChoices {
   bool lengths = false;  ///< lanes of different lengths, 0 and all steps among them
   float epsilon = 1e-5f;
   bool zero_state = false;  ///< h and c begin at 0
+  bool table = false;       ///< inputs are rows of "table" [classes, inputs] instead of "x"
 };
 
 std::unique_ptr<LayerCase> make_lstm_case(const LayerSizes& sizes, const LstmChoices& choices);

@@ -142,6 +142,24 @@ const std::vector<LayerKind>& layer_kinds() {
   return kinds;
 }
 
+const std::vector<LayerKind>& input_table_kinds() {
+  const auto with_table = [](const std::string& name, LstmChoices choices) {
+    choices.table = true;
+    return LayerKind{name, lstm(choices)};
+  };
+  constexpr auto kNone = Normalization::none, kLayer = Normalization::layer;
+  constexpr auto kSharded = Exchange::sharded, kReplicated = Exchange::replicated;
+  static const std::vector<LayerKind> kinds = {
+      with_table("LstmOfRows", {kNone, kSharded}),
+      with_table("LstmOfRowsReplicated", {kNone, kReplicated}),
+      with_table("LnLstmOfRows", {kLayer, kSharded}),
+      with_table("LnLstmOfRowsReplicated", {kLayer, kReplicated}),
+      with_table("LstmOfRowsWithLengths", {kNone, kReplicated, /*lengths=*/true}),
+      with_table("LnLstmOfRowsWithLengths", {kLayer, kSharded, /*lengths=*/true}),
+      with_table("LnLstmOfRowsReplicatedWithLengths", {kLayer, kReplicated, /*lengths=*/true})};
+  return kinds;
+}
+
 // Widths that fill vectors of a SIMD unit and that do not, more rows than one product takes at a time, and
 // the least there is.
 const std::vector<LayerSizes>& layer_sizes() {

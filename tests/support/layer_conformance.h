@@ -18,6 +18,8 @@ struct LayerKind {
 };
 
 const std::vector<LayerKind>& layer_kinds();
+/// For backends that take input tables.
+const std::vector<LayerKind>& input_table_kinds();
 
 /// Sizes to check a kind with; the first is the one for slow checks.
 const std::vector<LayerSizes>& layer_sizes();

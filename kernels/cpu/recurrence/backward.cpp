@@ -12,8 +12,8 @@ void CpuRecurrence::check_backward(const RecurrenceBackward& b) const {
   check(ready_for_backward_, "recurrence: backward() needs a forward() of its own");
   const std::size_t rows = groups_ * sequence_rows(), own_units = own_blocks_ * units_;
   check(b.d_output.size() == rows * own_units, "recurrence: d_output must be [D, K, T*R, U]");
-  check(b.d_input.empty() || shape_.inputs % shape_.tiling.blocks.count == 0,
-        "recurrence: d_input needs inputs that divide into blocks");
+  check(b.d_input.empty() || (!token_rows_ && shape_.inputs % shape_.tiling.blocks.count == 0),
+        "recurrence: d_input needs inputs that divide into blocks, and no table");
   const auto& d = b.d_parameters;
   check(d.W_x.size() == 4 * own_units * size(shape_.inputs) &&
             d.W_h.size() == 4 * own_units * size(shape_.hidden) && d.bias.size() == 4 * own_units,
@@ -49,6 +49,7 @@ void CpuRecurrence::begin_backward(const RecurrenceBackward& b) {
   for (LargeArray* zeroed : {&d_h_, &d_h_held_, &d_c_}) std::fill_n(zeroed->data(), zeroed->size(), 0.0f);
   for (Floats* zeroed : {&d_gain_x_, &d_gain_h_, &d_bias_, &d_gain_c_, &d_bias_c_})
     std::ranges::fill(*zeroed, 0.0f);
+  if (token_rows_) token_rows_->begin_backward();
 }
 
 // The chain rule back through step_forward; each LN needs two sums over its vector.
@@ -92,7 +93,9 @@ void CpuRecurrence::gates_backward(std::size_t d, std::size_t p, int t, RowStati
   const auto sums = [&](std::size_t row) -> NormalizationSums {
     return {gate_sums_.first(p) + row, gate_sums_.second(p) + row};
   };
-  lstm_gates_backward(cell_tile(d, t), {.d_n_c = &d_n_c_[output_tile(d, q)],
+  CellTile tile_for_dz_sum = cell_tile(d, t);
+  if (!normalized() && !sums_by_token(p)) tile_for_dz_sum.tokens = nullptr;  // another rank sums it
+  lstm_gates_backward(tile_for_dz_sum, {.d_n_c = &d_n_c_[output_tile(d, q)],
                                         .mean_dn = means.first,
                                         .mean_dn_n = means.second,
                                         .c = &c_[state_at(d, q, t + 1)],
@@ -102,19 +105,20 @@ void CpuRecurrence::gates_backward(std::size_t d, std::size_t p, int t, RowStati
                                         .gates = &gates_[i],
                                         .dz = dz(d, p, t),
                                         .a_h = a_h(d, p, t),
-                                        .a_x = &x_side()[i],
+                                        .a_x = place(x_side(), i),
                                         .of_h = of_h_.at(step_row(d, t)),
                                         .of_x = of_x_.at(input_row(d, t)),
                                         .gain_h = place(gain_h_, p * width),
                                         .gain_x = place(gain_x_, p * width),
                                         .h = sums(d * rows_),
-                                        .x = sums(x_rows + d * rows_),
-                                        .d_bias = &d_bias_[(d * blocks_ + p) * width]});
+                                        .x = token_rows_ ? NormalizationSums() : sums(x_rows + d * rows_),
+                                        .dz_sum = dz_sum(d, p)});
 }
 
 void CpuRecurrence::normalization_backward(std::size_t d, std::size_t k, int t, RowStatistics::Means means) {
   const std::size_t p = own(k), width = 4 * units_, gradients = (d * blocks_ + p) * width;
-  const RowStatistics::Means of_h = means.from(d * rows_), of_x = means.from((groups_ + d) * rows_);
+  const RowStatistics::Means of_h = means.from(d * rows_);
+  const RowStatistics::Means of_x = token_rows_ ? RowStatistics::Means() : means.from((groups_ + d) * rows_);
   lstm_normalization_backward(cell_tile(d, t), {.dz = dz(d, p, t),
                                                 .h = {.of = of_h_.at(step_row(d, t)),
                                                       .gain = &gain_h_[p * width],
@@ -126,9 +130,9 @@ void CpuRecurrence::normalization_backward(std::size_t d, std::size_t k, int t, 
                                                       .gain = &gain_x_[p * width],
                                                       .mean_dn = of_x.first,
                                                       .mean_dn_n = of_x.second,
-                                                      .a = &a_x_[gates_at(d, p, t)],
-                                                      .d_gain = &d_gain_x_[gradients]},
-                                                .d_bias = &d_bias_[gradients]});
+                                                      .a = place(a_x_, gates_at(d, p, t)),
+                                                      .d_gain = place(d_gain_x_, gradients)},
+                                                .dz_sum = dz_sum(d, p)});
 }
 
 // dL/dh of t-1 = the sum over all unit blocks of da_h W_h.
@@ -178,16 +182,18 @@ void CpuRecurrence::parameter_gradients(const LstmParameters<float>& d) {
     products_.weight_h_gradient(rows, da_h() + gates_at(group, own_first_, 0), step, h_before(group, 0),
                                 h_after(group, 0), d_W_h.data(), threads_);
   });
+  if (normalized()) {
+    sum_over_groups(d_gain_h_, width, d.gain_h);
+    sum_over_groups(d_gain_c_, units_, d.gain_c);
+    sum_over_groups(d_bias_c_, units_, d.bias_c);
+  }
+  if (token_rows_) return token_rows_->finish_backward(d);
   group_tree_.sum(groups_, d.W_x, [&](std::size_t group, std::span<float> d_W_x) {
     products_.weight_x_gradient(rows, da_x() + gates_at(group, own_first_, 0), step,
                                 &input_[group * rows * inputs], d_W_x.data(), threads_);
   });
   sum_over_groups(d_bias_, width, d.bias);
-  if (!normalized()) return;
-  sum_over_groups(d_gain_x_, width, d.gain_x);
-  sum_over_groups(d_gain_h_, width, d.gain_h);
-  sum_over_groups(d_gain_c_, units_, d.gain_c);
-  sum_over_groups(d_bias_c_, units_, d.bias_c);
+  if (normalized()) sum_over_groups(d_gain_x_, width, d.gain_x);
 }
 
 // [D, P or Q, width] -> this rank's blocks [K, width].

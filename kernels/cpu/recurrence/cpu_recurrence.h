@@ -16,6 +16,7 @@
 #include "kernels/cpu/recurrence.h"
 #include "kernels/cpu/recurrence_products.h"
 #include "kernels/cpu/row_statistics.h"
+#include "kernels/cpu/token_rows.h"
 
 namespace lamina {
 
@@ -63,6 +64,7 @@ class CpuRecurrence final : public Recurrence {
 
   // Forward.
   void check_forward(const RecurrenceForward& f) const;
+  void check_input(const RecurrenceForward& f) const;
   void begin_forward(const RecurrenceForward& f);
   void transform_input();
   void measure_input(std::size_t d, std::size_t p, std::size_t first_row, std::size_t rows);
@@ -166,7 +168,18 @@ class CpuRecurrence final : public Recurrence {
     return {&gates_[gates_at(d, q, t)] + 2 * units_, 4 * units_};
   }
   CellTile cell_tile(std::size_t d, int t) const {
-    return {rows_, units_, normalized(), lengths_.empty() ? nullptr : lengths_.data() + d * rows_, t};
+    return {rows_,
+            units_,
+            normalized(),
+            lengths_.empty() ? nullptr : lengths_.data() + d * rows_,
+            t,
+            token_rows_ ? tokens_.data() + input_row(d, t) : nullptr};
+  }
+  bool sums_by_token(std::size_t p) const { return token_rows_ && p - own_first_ < own_blocks_; }
+  /// Where dz of a tile is added up.
+  float* dz_sum(std::size_t d, std::size_t p) {
+    if (sums_by_token(p)) return token_rows_->sums(d, p - own_first_);
+    return &d_bias_[(d * blocks_ + p) * 4 * units_];
   }
 
   RecurrenceShape shape_;
@@ -178,6 +191,7 @@ class CpuRecurrence final : public Recurrence {
   Communicator &gate_axis_, &output_axis_;  ///< over which the work is split: this rank alone if it is not
 
   RecurrenceProducts products_;
+  std::unique_ptr<TokenRows> token_rows_;  ///< the input side, where inputs are rows of a table
   BlockGather gather_, h_gather_;
   BlockSum state_sum_, input_sum_;
   RowStatistics h_statistics_, c_statistics_, x_statistics_, gate_sums_;
@@ -189,6 +203,7 @@ class CpuRecurrence final : public Recurrence {
   int steps_ = 0;
   bool ready_for_backward_ = false;
   std::span<const float> input_;
+  std::span<const std::int32_t> tokens_;
   std::span<float> output_;
   Floats h_first_;                     ///< [D, R, H]
   std::vector<std::int32_t> lengths_;  ///< [D, R] or empty
