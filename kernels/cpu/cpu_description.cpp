@@ -5,6 +5,7 @@
 
 #include "kernels/backends.h"
 #include "kernels/cpu/elementwise.h"
+#include "kernels/cpu/panel_products.h"
 
 namespace lamina {
 namespace {
@@ -26,7 +27,10 @@ std::string onednn_version() {
 }  // namespace
 
 std::string cpu_description() {
-  return cpu_model() + ", " + elementwise::instruction_set() + ", oneDNN " + onednn_version();
+  const char* bf16 = cpu_multiplies_bf16() ? ", bf16 by AVX512-BF16" : ", bf16 widened to f32";
+  return cpu_model() + ", " + elementwise::instruction_set() + bf16 + ", oneDNN " + onednn_version();
 }
+
+bool cpu_multiplies_bf16() { return bf16_operands() == Operands::bf16_pairs; }
 
 }  // namespace lamina

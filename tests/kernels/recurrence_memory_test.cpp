@@ -30,6 +30,7 @@ struct Case {
   Normalization normalization;
   Exchange exchange;
   int threads;
+  Precision precision = Precision::f32;
 };
 
 class Memory : public testing::TestWithParam<Case> {};
@@ -37,9 +38,9 @@ class Memory : public testing::TestWithParam<Case> {};
 TEST_P(Memory, IsTakenByTheFirstSequenceOnly) {
   const auto axis = make_self_communicator();
   const Tiling tiling{Share::of(2, 0, 1), Share::of(kBlocks, 0, 1), kRows};
-  const auto recurrence = make_cpu_recurrence(
-      {kHidden, kHidden, kSteps, tiling, GetParam().normalization, GetParam().exchange, 1e-5f}, *axis,
-      GetParam().threads);
+  const auto recurrence = make_cpu_recurrence({kHidden, kHidden, kSteps, tiling, GetParam().normalization,
+                                               GetParam().exchange, 1e-5f, GetParam().precision},
+                                              *axis, GetParam().threads);
   const bool normalized = GetParam().normalization == Normalization::layer;
   const std::size_t gates = 4 * kHidden, units = normalized ? kHidden : 0, gains = 4 * units;
   const auto values = [](std::size_t size) { return test::random_values("values", size); };
@@ -66,7 +67,8 @@ INSTANTIATE_TEST_SUITE_P(Cells, Memory,
                          testing::Values(Case{Normalization::layer, Exchange::sharded, 1},
                                          Case{Normalization::layer, Exchange::sharded, 2},
                                          Case{Normalization::layer, Exchange::replicated, 1},
-                                         Case{Normalization::none, Exchange::sharded, 1}));
+                                         Case{Normalization::none, Exchange::sharded, 1},
+                                         Case{Normalization::layer, Exchange::sharded, 2, Precision::bf16}));
 
 }  // namespace
 }  // namespace lamina
