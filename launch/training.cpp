@@ -364,9 +364,9 @@ void Training::summarize() {
   }
   if (model.precision == "bf16" && backend_->name() == "cpu" && !cpu_multiplies_bf16())
     progress_.note(
-        "this CPU has no AVX512-BF16: --precision bf16 rounds as everywhere and multiplies in f32, which may "
-        "be "
-        "slower than --precision f32");
+        "this CPU has no fast AVX512-BF16: --precision bf16 rounds as everywhere and multiplies in f32, "
+        "which "
+        "may be slower than --precision f32");
 }
 
 }  // namespace lamina

@@ -3,9 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <fstream>
-#include <string>
 
+#include "kernels/cpu/cpu_model.h"
 #include "runtime/error.h"
 #include "runtime/trace.h"
 
@@ -383,21 +382,10 @@ HWY_EXPORT(set_transposed_pairs);
 HWY_EXPORT(round_rows);
 HWY_EXPORT(has_bf16_instruction);
 
-namespace {
-
-/// Whether the system says that this CPU has VDPBF16PS.
-bool cpu_has_bf16() {
-  std::ifstream info("/proc/cpuinfo");
-  for (std::string line; std::getline(info, line);)
-    if (line.starts_with("flags")) return (line + ' ').find(" avx512_bf16 ") != std::string::npos;
-  return false;
-}
-
-}  // namespace
+bool has_bf16_pairs() { return HWY_DYNAMIC_DISPATCH(has_bf16_instruction)() && cpu_model().has_avx512_bf16; }
 
 Operands bf16_operands() {
-  static const bool has_instruction = HWY_DYNAMIC_DISPATCH(has_bf16_instruction)() && cpu_has_bf16();
-  return has_instruction ? Operands::bf16_pairs : Operands::bf16_widened;
+  return has_bf16_pairs() && cpu_model().is_fast_at_bf16() ? Operands::bf16_pairs : Operands::bf16_widened;
 }
 
 void round_rows(const Rows& a, std::size_t k, Operands operands, float* to, std::size_t to_stride) {

@@ -24,7 +24,9 @@ enum class Operands {
   bf16_pairs_imitated,  ///< the same without that instruction: for tests
 };
 
-/// The faster bf16 on this CPU, bf16_pairs or bf16_widened.
+/// Whether this CPU has bf16_pairs.
+bool has_bf16_pairs();
+/// The faster bf16 of this CPU, bf16_pairs or bf16_widened.
 Operands bf16_operands();
 inline bool is_bf16(Operands operands) { return operands != Operands::f32; }
 

@@ -182,7 +182,7 @@ Values rounded(const Values& values) {
 /// Every form that this CPU has.
 std::vector<Operands> forms() {
   std::vector<Operands> all = {Operands::bf16_widened, Operands::bf16_pairs_imitated};
-  if (bf16_operands() == Operands::bf16_pairs) all.push_back(Operands::bf16_pairs);
+  if (has_bf16_pairs()) all.push_back(Operands::bf16_pairs);
   return all;
 }
 

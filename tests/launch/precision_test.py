@@ -6,7 +6,7 @@ import unittest
 from program import ProgramTest, lamina, tensors
 
 LAST = "step-00000006.h5"
-NOTICE = "this CPU has no AVX512-BF16"
+NOTICE = "this CPU has no fast AVX512-BF16"
 
 
 class Precision(ProgramTest):
