@@ -109,8 +109,7 @@ TrainedModel load_trained_model(const std::filesystem::path& file_or_folder, con
   on_every_rank(world, [&] {
     record = read_record(file);
     trained = stored_model(file, record);
-    trained.time_loop = "steps";                              // which takes any number of lanes and steps
-    if (settings.device == "cpu") trained.precision = "f32";  // CPUs have no other, and it is no less exact
+    trained.time_loop = "steps";  // which takes any number of lanes and steps
     if (settings.device == "cuda" && trained.exchange == "cell")
       trained.exchange = "sharded";  // the same bits
   });

@@ -7,6 +7,7 @@
 #include <limits>
 #include <vector>
 
+#include "kernels/backends.h"
 #include "launch/agreement.h"
 #include "launch/evaluate.h"
 #include "launch/replicas.h"
@@ -371,6 +372,11 @@ void Training::summarize() {
     progress_.note(fmt::format("{} held-out characters that the training text does not have are left out",
                                corpus_.left_out));
   }
+  if (model.precision == "bf16" && backend_->name() == "cpu" && !cpu_multiplies_bf16())
+    progress_.note(
+        "this CPU has no fast AVX512-BF16: --precision bf16 rounds as everywhere and multiplies in f32, "
+        "which "
+        "may be slower than --precision f32");
 }
 
 }  // namespace lamina

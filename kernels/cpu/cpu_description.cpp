@@ -1,21 +1,14 @@
 #include <dnnl.h>
 
-#include <fstream>
 #include <string>
 
 #include "kernels/backends.h"
+#include "kernels/cpu/cpu_model.h"
 #include "kernels/cpu/elementwise.h"
+#include "kernels/cpu/panel_products.h"
 
 namespace lamina {
 namespace {
-
-std::string cpu_model() {
-  std::ifstream info("/proc/cpuinfo");
-  for (std::string line; std::getline(info, line);)
-    if (line.starts_with("model name") && line.find(": ") != std::string::npos)
-      return line.substr(line.find(": ") + 2);
-  return "CPU of unknown model";
-}
 
 std::string onednn_version() {
   const dnnl_version_t& version = *dnnl_version();
@@ -26,7 +19,10 @@ std::string onednn_version() {
 }  // namespace
 
 std::string cpu_description() {
-  return cpu_model() + ", " + elementwise::instruction_set() + ", oneDNN " + onednn_version();
+  const char* bf16 = cpu_multiplies_bf16() ? ", bf16 by AVX512-BF16" : ", bf16 widened to f32";
+  return cpu_model().name + ", " + elementwise::instruction_set() + bf16 + ", oneDNN " + onednn_version();
 }
+
+bool cpu_multiplies_bf16() { return bf16_operands() == Operands::bf16_pairs; }
 
 }  // namespace lamina

@@ -24,7 +24,7 @@ CpuRecurrence::CpuRecurrence(const RecurrenceShape& shape, Communicator& model_a
       self_(make_self_communicator()),
       gate_axis_(replicated() ? *self_ : model_axis),
       output_axis_(sharded() ? model_axis : *self_),
-      products_(shape),
+      products_(shape, model_axis),
       gather_(shape.tiling.blocks, model_axis),
       h_gather_(output_share(), output_axis_),
       state_sum_(shape.tiling.blocks, model_axis),
@@ -163,12 +163,13 @@ void CpuRecurrence::begin_forward(const RecurrenceForward& f) {
 // W_x x of all time steps, and its statistics: one product and one exchange.
 void CpuRecurrence::transform_input() {
   const Span span(SpanKind::pointwise, "input side");
-  const std::size_t width = 4 * units_, inputs = size(shape_.inputs), tile = sequence_rows() * width;
+  const std::size_t width = 4 * units_, tile = sequence_rows() * width;
   if (replicated()) own_a_x_.resize(groups_ * own_blocks_ * tile);
   if (normalized()) x_statistics_.start(groups_ * sequence_rows());
   float* own_a_x = replicated() ? own_a_x_.data() : x_side().data();
+  products_.set_input(groups_ * sequence_rows(), input_.data(), threads_);
   for_chunks(own_blocks_, [&](std::size_t d, std::size_t k, std::size_t first, std::size_t rows) {
-    products_.input(k, rows, &input_[(d * sequence_rows() + first) * inputs],
+    products_.input(k, d * sequence_rows() + first, rows,
                     own_a_x + (d * own_blocks_ + k) * tile + first * width);
     if (!replicated()) measure_input(d, k, first, rows);
   });
@@ -211,9 +212,9 @@ void CpuRecurrence::step_forward(int t) {
 
 void CpuRecurrence::transform_state(int t) {
   const std::size_t width = 4 * units_;
+  for (std::size_t d = 0; d < groups_; ++d) products_.set_state(d, h_before(d, t));
   for_tiles(own_blocks_, [&](std::size_t d, std::size_t k) {
-    products_.recurrent(k, h_before(d, t),
-                        replicated() ? &own_a_h_[(d * own_blocks_ + k) * rows_ * width] : a_h(d, k, t));
+    products_.recurrent(d, k, replicated() ? &own_a_h_[(d * own_blocks_ + k) * rows_ * width] : a_h(d, k, t));
     if (!replicated()) measure_state(d, k, t);
   });
   if (!replicated()) return;

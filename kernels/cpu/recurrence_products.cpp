@@ -19,37 +19,97 @@ std::size_t chunk_rows(const RecurrenceShape& shape) {
 
 }  // namespace
 
-RecurrenceProducts::RecurrenceProducts(const RecurrenceShape& shape)
+RecurrenceProducts::RecurrenceProducts(const RecurrenceShape& shape, Communicator& model_axis)
     : blocks_(size(shape.tiling.blocks.local)),
       inputs_(size(shape.inputs)),
       hidden_(size(shape.hidden)),
       gates_(4 * size(shape.hidden / shape.tiling.blocks.count)),
       rows_(size(shape.tiling.rows)),
-      W_x_(blocks_, gates_, inputs_),
-      W_x_transposed_(blocks_, inputs_, gates_),
-      W_h_(blocks_, gates_, hidden_),
-      W_h_transposed_(blocks_, hidden_, gates_),
-      x_chunk_(1, chunk_rows(shape), inputs_),
-      h_chunk_(1, chunk_rows(shape), hidden_),
-      scratch_(blocks_) {}
+      operands_(shape.precision == Precision::bf16 ? bf16_operands() : Operands::f32),
+      centred_(is_bf16(operands_) && shape.normalization == Normalization::layer),
+      W_x_(blocks_, gates_, inputs_, operands_),
+      W_x_transposed_(blocks_, inputs_, gates_, operands_),
+      W_h_(blocks_, gates_, hidden_, operands_),
+      W_h_transposed_(blocks_, hidden_, gates_, operands_),
+      x_chunk_(1, chunk_rows(shape), inputs_, operands_),
+      h_chunk_(1, chunk_rows(shape), hidden_, operands_),
+      scratch_(blocks_),
+      h_(size(shape.tiling.groups.local)),
+      centre_sum_(shape.tiling.blocks, model_axis) {
+  if (is_bf16(operands_)) rounded_h_.resize(h_.size() * rows_ * rounded_stride(hidden_));
+  if (!centred_) return;
+  const std::size_t blocks = size(shape.tiling.blocks.count);
+  centres_.resize((inputs_ + hidden_ + blocks - 1) / blocks * blocks);
+  column_sums_.resize(blocks_ * centres_.size());
+}
 
 void RecurrenceProducts::set_weights(std::span<const float> W_x, std::span<const float> W_h, int threads) {
+  if (centred_) find_centres(W_x, W_h, threads);
+  const float* of_x = centred_ ? centres_.data() : nullptr;
+  const float* of_h = centred_ ? of_x + inputs_ : nullptr;
   parallel_for(threads, blocks_, [&](std::size_t k) {
     const float* x = W_x.data() + k * gates_ * inputs_;
     const float* h = W_h.data() + k * gates_ * hidden_;
-    W_x_.set_rows(k, 0, {x, gates_, inputs_});
-    W_x_transposed_.set_transposed(k, x);
-    W_h_.set_rows(k, 0, {h, gates_, hidden_});
-    W_h_transposed_.set_transposed(k, h);
+    W_x_.set_rows(k, 0, {x, gates_, inputs_}, of_x);
+    W_x_transposed_.set_transposed(k, x, of_x);
+    W_h_.set_rows(k, 0, {h, gates_, hidden_}, of_h);
+    W_h_transposed_.set_transposed(k, h, of_h);
   });
 }
 
-void RecurrenceProducts::input(std::size_t k, std::size_t rows, const float* x, float* a_x) const {
-  multiply({x, rows, inputs_}, W_x_transposed_, k, a_x, gates_);
+// The means of the columns of W_x and W_h over all gates of the layer: sums of blocks, then over blocks. Any
+// other value would do as well, if it is the same for all gates.
+void RecurrenceProducts::find_centres(std::span<const float> W_x, std::span<const float> W_h, int threads) {
+  std::ranges::fill(column_sums_, 0.0f);
+  parallel_for(threads, blocks_, [&](std::size_t k) {
+    const auto add = [&](const float* W, std::size_t columns, float* sums) {
+      for (std::size_t row = 0; row < gates_; ++row)
+        for (std::size_t j = 0; j < columns; ++j) sums[j] += W[row * columns + j];
+    };
+    float* sums = &column_sums_[k * centres_.size()];
+    add(&W_x[k * gates_ * inputs_], inputs_, sums);
+    add(&W_h[k * gates_ * hidden_], hidden_, sums + inputs_);
+  });
+  const std::size_t blocks = 4 * hidden_ / gates_;  // of the layer
+  centre_sum_.start(1, 1, static_cast<int>(centres_.size() / blocks));
+  centre_sum_.add(0, 0, 1, column_sums_);
+  centre_sum_.finish_everywhere(centres_);
+  for (float& centre : centres_) centre /= static_cast<float>(4 * hidden_);
 }
 
-void RecurrenceProducts::recurrent(std::size_t k, const float* h, float* a_h) const {
-  multiply({h, rows_, hidden_}, W_h_transposed_, k, a_h, gates_);
+void RecurrenceProducts::set_input(std::size_t rows, const float* x, int threads) {
+  constexpr std::size_t kPiece = 64;
+  x_ = {x, rows, inputs_};
+  if (!is_bf16(operands_)) return;
+  const std::size_t stride = rounded_stride(inputs_);
+  rounded_x_.resize(rows * stride);
+  parallel_for(threads, (rows + kPiece - 1) / kPiece, [&](std::size_t i) {
+    const std::size_t first = i * kPiece;
+    round_rows(x_.from(first, std::min(kPiece, rows - first)), inputs_, operands_,
+               &rounded_x_[first * stride], stride);
+  });
+  x_ = {rounded_x_.data(), rows, stride};
+}
+
+void RecurrenceProducts::set_state(std::size_t d, const float* h) {
+  h_[d] = {h, rows_, hidden_};
+  if (!is_bf16(operands_)) return;
+  const std::size_t stride = rounded_stride(hidden_);
+  float* rounded = &rounded_h_[d * rows_ * stride];
+  round_rows(h_[d], hidden_, operands_, rounded, stride);
+  h_[d] = {rounded, rows_, stride};
+}
+
+void RecurrenceProducts::set_gradient(std::size_t rows, float* da) const {
+  if (is_bf16(operands_)) round_rows({da, rows, gates_}, gates_, operands_, da, gates_);
+}
+
+void RecurrenceProducts::input(std::size_t k, std::size_t first_row, std::size_t rows, float* a_x) const {
+  multiply(x_.from(first_row, rows), W_x_transposed_, k, a_x, gates_);
+}
+
+void RecurrenceProducts::recurrent(std::size_t d, std::size_t k, float* a_h) const {
+  multiply(h_[d], W_h_transposed_, k, a_h, gates_);
 }
 
 std::size_t RecurrenceProducts::parts(const PanelMatrices& b) {

@@ -1,11 +1,16 @@
 // The matrix products of a recurrent layer over this rank's unit blocks. Bits of a product depend on the
 // layer and on the rows of a chunk only. Legend of shapes: runtime/backend.h.
+//
+// With bf16, all six products take rounded copies of W, x, h and da, and add in f32. Where the layer is
+// normalized, the mean of each column of W_x and W_h is taken out before they are rounded: LN does not see
+// it, nor does da, whose rows sum to 0, and the rounding would be that of the mean (eq. 20; table 1).
 #pragma once
 
 #include <cstddef>
 #include <span>
 #include <vector>
 
+#include "kernels/cpu/blocks.h"
 #include "kernels/cpu/panel_products.h"
 #include "runtime/backend.h"
 
@@ -13,15 +18,23 @@ namespace lamina {
 
 class RecurrenceProducts {
  public:
-  explicit RecurrenceProducts(const RecurrenceShape& shape);
+  /// `model_axis` must outlive it.
+  RecurrenceProducts(const RecurrenceShape& shape, Communicator& model_axis);
 
-  /// Lays out the weights [K, 4, U, I] and [K, 4, U, H] for both directions.
+  /// Lays out the weights [K, 4, U, I] and [K, 4, U, H] for both directions. Collective over the model axis.
   void set_weights(std::span<const float> W_x, std::span<const float> W_h, int threads);
 
-  /// a_x [rows, 4U] = x [rows, I] W_x^T
-  void input(std::size_t k, std::size_t rows, const float* x, float* a_x) const;
-  /// a_h [R, 4U] = h [R, H] W_h^T
-  void recurrent(std::size_t k, const float* h, float* a_h) const;
+  /// The rows of x [rows, I] that input() takes; they stay unchanged until then.
+  void set_input(std::size_t rows, const float* x, int threads);
+  /// The h [R, H] of lane group d that recurrent() takes.
+  void set_state(std::size_t d, const float* h);
+  /// In place, for the products below: da [rows, 4U] has no other use afterwards.
+  void set_gradient(std::size_t rows, float* da) const;
+
+  /// a_x [rows, 4U] = x W_x^T of some rows of set_input().
+  void input(std::size_t k, std::size_t first_row, std::size_t rows, float* a_x) const;
+  /// a_h [R, 4U] = h W_h^T of the h of set_state(d).
+  void recurrent(std::size_t d, std::size_t k, float* a_h) const;
 
   /// Those over all blocks come in parts, for any thread each: some columns of the result.
   std::size_t input_parts() const { return parts(W_x_); }
@@ -46,6 +59,7 @@ class RecurrenceProducts {
 
  private:
   static std::size_t parts(const PanelMatrices& b);
+  void find_centres(std::span<const float> W_x, std::span<const float> W_h, int threads);
   void backward(const PanelMatrices& W, std::size_t part, std::size_t rows, const float* da, std::size_t step,
                 float* d) const;
   template <class Lay>
@@ -53,9 +67,16 @@ class RecurrenceProducts {
                        const Lay& lay, float* d_W, int threads);
 
   std::size_t blocks_, inputs_, hidden_, gates_, rows_;
+  Operands operands_;
+  bool centred_;
   PanelMatrices W_x_, W_x_transposed_, W_h_, W_h_transposed_;  ///< [K]
   PanelMatrices x_chunk_, h_chunk_;                            ///< some rows of x and of h of t-1
   std::vector<LargeArray> scratch_;                            ///< [K], the first for a single thread
+  Rows x_{};                                                   ///< of set_input()
+  std::vector<Rows> h_;                                        ///< [D], of set_state()
+  LargeArray rounded_x_, rounded_h_;                           ///< bf16 only
+  BlockSum centre_sum_;
+  std::vector<float> column_sums_, centres_;  ///< [K, I + H] and [I + H], padded to the unit blocks
 };
 
 }  // namespace lamina

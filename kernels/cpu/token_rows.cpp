@@ -12,8 +12,6 @@ namespace {
 
 std::size_t size(int n) { return static_cast<std::size_t>(n); }
 
-constexpr std::size_t kChunkRows = 64;  // of the table, at a time
-
 }  // namespace
 
 TokenRows::TokenRows(const RecurrenceShape& shape, RecurrenceProducts& products, Communicator& model_axis,
@@ -57,9 +55,10 @@ void TokenRows::set_parameters(const LstmParameters<const float>& parameters) {
   gain_x_.assign(parameters.gain_x.begin(), parameters.gain_x.end());
 
   if (normalized_) statistics_.start(rows_);
+  products_.set_input(rows_, table_.data(), threads_);
   for_chunks([&](std::size_t k, std::size_t first, std::size_t rows) {
     float* a_x = &a_x_[k * tile_size() + first * gates_];
-    products_.input(k, rows, &table_[first * inputs_], a_x);
+    products_.input(k, first, rows, a_x);
     if (normalized_)
       row_moments(a_x, rows, gates_, statistics_.first(k) + first, statistics_.second(k) + first);
   });
@@ -107,6 +106,7 @@ void TokenRows::normalization_backward() {
   if (!normalized_)
     return parallel_for(threads_, groups_ * blocks_, [&](std::size_t tile) {
       input_backward(rows_, gates_, &sums_[tile * tile_size()], &d_bias_[tile * gates_]);
+      products_.set_gradient(rows_, &sums_[tile * tile_size()]);
     });
   statistics_.start(groups_ * rows_);
   parallel_for(threads_, groups_ * blocks_, [&](std::size_t tile) {
@@ -120,6 +120,7 @@ void TokenRows::normalization_backward() {
     const RowStatistics::Means of_group = means.from(d * rows_);
     input_backward(normalized_input(k, 0, rows_), of_group.first, of_group.second, sums(d, k),
                    &d_gain_x_[tile * gates_], &d_bias_[tile * gates_]);
+    products_.set_gradient(rows_, sums(d, k));
   });
 }
 

@@ -51,7 +51,7 @@ class TokenRows {
   void table_gradient(std::span<float> d_table);
   void sum_over_groups(const std::vector<float>& of_groups, std::span<float> out) const;
 
-  static constexpr std::size_t kChunkRows = 64;
+  static constexpr std::size_t kChunkRows = 64;  // of the table, at a time
   // task(block, first row, rows) over chunks of the table's rows.
   template <class Task>
   void for_chunks(const Task& task) const {

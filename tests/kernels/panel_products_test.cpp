@@ -6,10 +6,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <tuple>
 #include <vector>
 
 #include "runtime/tree.h"
+#include "tests/reference/bf16.h"
 #include "tests/support/close.h"
 #include "tests/support/random_values.h"
 
@@ -165,6 +167,188 @@ TEST(PanelProducts, DoNotHideNaN) {
   multiply(rows_of(a, 8), matrices, 0, c.data(), 1);
 
   for (std::size_t row = 0; row < 8; ++row) EXPECT_EQ(std::isnan(c[row]), row == 3);
+}
+
+// --- bf16 -------------------------------------------------------------------------------------------------
+
+float bf16(float value) { return static_cast<float>(reference::rounded_to_bf16(value)); }
+
+Values rounded(const Values& values) {
+  Values result;
+  for (const float value : values) result.push_back(bf16(value));
+  return result;
+}
+
+/// Every form that this CPU has.
+std::vector<Operands> forms() {
+  std::vector<Operands> all = {Operands::bf16_widened, Operands::bf16_pairs_imitated};
+  if (has_bf16_pairs()) all.push_back(Operands::bf16_pairs);
+  return all;
+}
+
+/// a b by the chain that the header promises.
+Values product_of_pairs(const Values& a, const Values& b, std::size_t rows) {
+  const std::size_t k = a.size() / rows, n = b.size() / k;
+  const Values left = rounded(a), right = rounded(b);
+  Values c(rows * n);
+  for (std::size_t i = 0; i < rows; ++i)
+    for (std::size_t j = 0; j < n; ++j)
+      for (std::size_t l = 0; l < k; l += 2)
+        for (const std::size_t element : {l + 1, l})
+          if (element < k) c[i * n + j] += left[i * k + element] * right[element * n + j];
+  return c;
+}
+
+/// A as the products take it.
+struct RoundedRows {
+  std::size_t count, stride;
+  Values values;
+
+  RoundedRows(const Values& a, std::size_t rows, Operands operands)
+      : count(rows), stride(rounded_stride(a.size() / rows)), values(rows * stride, NAN) {
+    round_rows(rows_of(a, rows), a.size() / rows, operands, values.data(), stride);
+  }
+  Rows rows() const { return {values.data(), count, stride}; }
+};
+
+class Bf16Products : public PanelProducts {};
+
+TEST_P(Bf16Products, AreChainsOverPairsOfRoundedOperands) {
+  const Values expected = product_of_pairs(a, b, rows);
+  for (const Operands operands : forms()) {
+    PanelMatrices matrices(2, k, n, operands);
+    Values from_rows(rows * n, NAN), from_columns(rows * n, NAN);
+    const RoundedRows left(a, rows, operands);
+
+    matrices.set_rows(0, 0, rows_of(b, k));
+    matrices.set_transposed(1, transposed(b, k).data());
+    multiply(left.rows(), matrices, 0, from_rows.data(), n);
+    multiply(left.rows(), matrices, 1, from_columns.data(), n);
+
+    EXPECT_TRUE(same_bits(from_rows, expected)) << static_cast<int>(operands);
+    EXPECT_TRUE(same_bits(from_columns, expected)) << static_cast<int>(operands);
+  }
+}
+
+TEST_P(Bf16Products, AreTheSameOfTransposedMatrices) {
+  const Values expected = product_of_pairs(a, b, rows), columns = transposed(a, rows);
+  for (const Operands operands : forms()) {
+    PanelMatrices matrices(1, k + 3, n, operands);
+    const RoundedRows left(columns, k, operands);
+    LargeArray scratch;
+    Values once(rows * n, NAN), twice(rows * n);
+    matrices.set_rows(0, 0, rows_of(random_values("earlier", (k + 3) * n), k + 3));
+
+    matrices.set_rows(0, 0, rows_of(b, k));
+    multiply_transposed(left.rows(), rows, matrices, /*accumulate=*/false, scratch, once.data(), n);
+    twice = once;
+    multiply_transposed(left.rows(), rows, matrices, /*accumulate=*/true, scratch, twice.data(), n);
+
+    EXPECT_TRUE(same_bits(once, expected)) << static_cast<int>(operands);
+    for (float& value : once) value *= 2;
+    EXPECT_TRUE(same_bits(once, twice)) << static_cast<int>(operands);
+  }
+}
+
+TEST_P(Bf16Products, SumOverBlocksInTreeOrder) {
+  constexpr std::size_t kBlocks = 6;
+  std::vector<Values> products;
+  for (std::size_t i = 0; i < kBlocks; ++i)
+    products.push_back(product_of_pairs(random_values("a" + std::to_string(i), rows * k),
+                                        random_values("b" + std::to_string(i), k * n), rows));
+  Values expected(rows * n);
+  for (std::size_t j = 0; j < rows * n; ++j)
+    expected[j] = tree_sum(kBlocks, [&](std::size_t i) { return products[i][j]; });
+
+  for (const Operands operands : forms()) {
+    PanelMatrices matrices(kBlocks, k, n, operands);
+    Values left, sums(rows * n, NAN);
+    for (std::size_t i = 0; i < kBlocks; ++i) {
+      const RoundedRows part(random_values("a" + std::to_string(i), rows * k), rows, operands);
+      left.insert(left.end(), part.values.begin(), part.values.end());
+      matrices.set_rows(i, 0, rows_of(random_values("b" + std::to_string(i), k * n), k));
+    }
+    const std::size_t stride = rounded_stride(k);
+    multiply_and_sum({left.data(), rows, stride}, rows * stride, matrices, 0, matrices.panels(), sums.data(),
+                     n);
+
+    EXPECT_TRUE(same_bits(sums, expected)) << static_cast<int>(operands);
+  }
+}
+
+TEST_P(Bf16Products, TakeACentreFromTheirRowsBeforeTheyRound) {
+  const Values of_columns = random_values("centre", n, 100, 200), of_k = random_values("centre", k, 100, 200);
+  Values less_by_column = b, less_by_k = b;
+  for (std::size_t i = 0; i < b.size(); ++i) {
+    less_by_column[i] -= of_columns[i % n];
+    less_by_k[i] -= of_k[i / n];
+  }
+  for (const Operands operands : forms()) {
+    PanelMatrices matrices(2, k, n, operands);
+    Values from_rows(rows * n, NAN), from_columns(rows * n, NAN);
+    const RoundedRows left(a, rows, operands);
+
+    matrices.set_rows(0, 0, rows_of(b, k), of_columns.data());
+    matrices.set_transposed(1, transposed(b, k).data(), of_k.data());
+    multiply(left.rows(), matrices, 0, from_rows.data(), n);
+    multiply(left.rows(), matrices, 1, from_columns.data(), n);
+
+    EXPECT_TRUE(same_bits(from_rows, product_of_pairs(a, less_by_column, rows)));
+    EXPECT_TRUE(same_bits(from_columns, product_of_pairs(a, less_by_k, rows)));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Sizes, Bf16Products,
+                         testing::Combine(testing::Values(1, 7, 8, 9, 70), testing::Values(1, 2, 11, 100),
+                                          testing::Values(1, 16, 33, 49, 100)));
+
+TEST(Bf16Rows, AreRoundedInPlace) {
+  constexpr std::size_t kRows = 3, kColumns = 44;
+  const Values a = random_values("a", kRows * kColumns);
+  for (const Operands operands : forms()) {
+    Values in_place = a;
+    const RoundedRows apart(a, kRows, operands);
+
+    round_rows(rows_of(in_place, kRows), kColumns, operands, in_place.data(), kColumns);
+
+    const std::size_t used = operands == Operands::bf16_widened ? kColumns : kColumns / 2;
+    for (std::size_t row = 0; row < kRows; ++row)
+      EXPECT_TRUE(same_bits(std::span(in_place).subspan(row * kColumns, used),
+                            std::span(apart.values).subspan(row * kColumns, used)));
+  }
+}
+
+// Ties of both kinds, the largest numbers, the smallest, and what has no value.
+TEST(Bf16Rows, RoundToNearestEven) {
+  const float infinity = std::numeric_limits<float>::infinity(), most = std::numeric_limits<float>::max();
+  const Values a = {1.0f,      0x1.01p0f,   0x1.03p0f,     0x1.010002p0f,  -0x1.01p0f,   0x1.feffp5f,
+                    0x1.ffp5f, 0.0f,        -0.0f,         most,           -most,        infinity,
+                    -infinity, 0x1.fep127f, 0x1p-126f,     0x1p-149f,      0x1p-133f,    0x1.8p-133f,
+                    3.14159f,  1e-40f,      0x1.00fffep0f, 0x1.ffffp-127f, -0x1.8p-134f, 7.0f};
+  Values values(a.size());
+
+  round_rows({a.data(), 1, a.size()}, a.size(), Operands::bf16_widened, values.data(), a.size());
+
+  EXPECT_TRUE(same_bits(values, rounded(a)));
+  EXPECT_EQ(values[1], 1.0f);
+  EXPECT_EQ(values[2], 0x1.04p0f);
+  EXPECT_EQ(values[9], infinity);
+}
+
+TEST(Bf16Products, DoNotHideNaNOrInfinity) {
+  for (const Operands operands : forms())
+    for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::bit_cast<float>(0x7f800001u),
+                            std::numeric_limits<float>::infinity()}) {
+      Values a(8, 1.0f), b = {0.0f}, c(8);
+      a[3] = bad;
+      PanelMatrices matrices(1, 1, 1, operands);
+      matrices.set_rows(0, 0, rows_of(b, 1));
+      const RoundedRows left(a, 8, operands);
+
+      multiply(left.rows(), matrices, 0, c.data(), 1);
+
+      for (std::size_t row = 0; row < 8; ++row) EXPECT_EQ(std::isnan(c[row]), row == 3);
+    }
 }
 
 }  // namespace

@@ -32,6 +32,7 @@ struct Case {
   Exchange exchange;
   int threads;
   int table_rows = 0;
+  Precision precision = Precision::f32;
 };
 
 class Memory : public testing::TestWithParam<Case> {};
@@ -45,6 +46,7 @@ TEST_P(Memory, IsTakenByTheFirstSequenceOnly) {
                                                .tiling = tiling,
                                                .normalization = GetParam().normalization,
                                                .exchange = GetParam().exchange,
+                                               .precision = GetParam().precision,
                                                .table_rows = GetParam().table_rows},
                                               *axis, GetParam().threads);
   const bool normalized = GetParam().normalization == Normalization::layer;
@@ -86,7 +88,10 @@ INSTANTIATE_TEST_SUITE_P(Cells, Memory,
                                          Case{Normalization::none, Exchange::sharded, 1},
                                          Case{Normalization::layer, Exchange::sharded, 1, 7},
                                          Case{Normalization::layer, Exchange::replicated, 2, 7},
-                                         Case{Normalization::none, Exchange::sharded, 1, 7}));
+                                         Case{Normalization::none, Exchange::sharded, 1, 7},
+
+                                         Case{Normalization::layer, Exchange::sharded, 2, 0, Precision::bf16},
+                                         Case{Normalization::layer, Exchange::cell, 2, 7, Precision::bf16}));
 
 }  // namespace
 }  // namespace lamina

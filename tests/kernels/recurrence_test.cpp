@@ -11,6 +11,7 @@
 #include <map>
 #include <mutex>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "runtime/error.h"
@@ -38,6 +39,7 @@ struct Setting {
   int inputs = 24;
   int steps = kSteps;
   bool wants_d_input = true;
+  Precision precision = Precision::f32;
 };
 
 std::size_t size(int n) { return static_cast<std::size_t>(n); }
@@ -68,7 +70,8 @@ class OnRank {
       : setting_(s),
         tiling_{Share::of(kGroups, 0, 1), Share::of(kBlocks, axis.rank(), axis.size()), kRows},
         recurrence_(make_cpu_recurrence(
-            {s.inputs, kHidden, kMaxSteps, tiling_, s.normalization, s.exchange, 1e-5f}, axis, s.threads)) {
+            {s.inputs, kHidden, kMaxSteps, tiling_, s.normalization, s.exchange, 1e-5f, s.precision}, axis,
+            s.threads)) {
     for (const auto& [name, shape] : parameter_shapes(s)) {
       const Values global = random_values(name, size(static_cast<int>(shape.size())), -0.5, 0.5);
       parameters_[name] = reference::to_blocks<float>(global, shape, tiling_.blocks);
@@ -159,9 +162,11 @@ void expect_same_bits(const Tensors& left, const Tensors& right) {
   for (const auto& [name, values] : left) EXPECT_TRUE(same_bits(values, right.at(name))) << name;
 }
 
-class Recurrences : public testing::TestWithParam<Normalization> {
+class Recurrences : public testing::TestWithParam<std::tuple<Normalization, Precision>> {
  protected:
-  static Setting setting() { return {.normalization = GetParam()}; }
+  static Setting setting() {
+    return {.normalization = std::get<0>(GetParam()), .precision = std::get<1>(GetParam())};
+  }
 };
 
 TEST_P(Recurrences, HaveTheSameBitsInAllSchedulesOnEveryGrid) {
@@ -299,9 +304,13 @@ TEST_P(Recurrences, RefuseWhatIsOutOfRange) {
   EXPECT_THROW(too_long.forward(), InternalError);
 }
 
-INSTANTIATE_TEST_SUITE_P(Cells, Recurrences, testing::Values(Normalization::none, Normalization::layer),
+INSTANTIATE_TEST_SUITE_P(Cells, Recurrences,
+                         testing::Combine(testing::Values(Normalization::none, Normalization::layer),
+                                          testing::Values(Precision::f32, Precision::bf16)),
                          [](const auto& cell) {
-                           return cell.param == Normalization::none ? "Lstm" : "LnLstm";
+                           const bool is_bf16 = std::get<1>(cell.param) == Precision::bf16;
+                           const bool is_plain = std::get<0>(cell.param) == Normalization::none;
+                           return std::string(is_bf16 ? "Bf16" : "") + (is_plain ? "Lstm" : "LnLstm");
                          });
 
 }  // namespace

@@ -120,6 +120,22 @@ TEST(GridBits, ByTokenInBothSchedulesInPassesAndOnThreads) {
   }
 }
 
+TEST(GridBits, Bf16) {
+  for (const char* normalization : {"layer", "none"}) {
+    SCOPED_TRACE(normalization);
+    TrainingCase what = small_case(normalization, "adam");
+    const TrainingTrace in_f32 = train_on(what);
+    what.model.precision = "bf16";
+    const TrainingTrace alone = train_on(what);
+
+    EXPECT_FALSE(same_bits(alone.losses, in_f32.losses));
+    expect_same_on_every_grid(what);
+    expect_same_run(alone, train_on(what, {.data_ranks = 2, .model_ranks = 2, .passes = 4, .threads = 2}));
+    what.model.exchange = "replicated";
+    expect_same_run(alone, train_on(what, {.data_ranks = 2, .model_ranks = 4}));
+  }
+}
+
 // The bits belong to the numbers of lane groups and unit blocks: others give other bits. Equal ones here
 // would mean that the comparisons above cannot fail.
 TEST(GridBits, OtherLaneGroupsAreOtherBits) {

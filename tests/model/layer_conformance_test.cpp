@@ -28,6 +28,13 @@ INSTANTIATE_TEST_SUITE_P(Layers, LayerConformance,
                            return std::get<0>(chosen.param).name + "_" + std::get<1>(chosen.param).name;
                          });
 
+INSTANTIATE_TEST_SUITE_P(Bf16Layers, LayerConformance,
+                         ::testing::Combine(::testing::ValuesIn(bf16_layer_kinds()),
+                                            ::testing::ValuesIn(bf16_layer_checks())),
+                         [](const auto& chosen) {
+                           return std::get<0>(chosen.param).name + "_" + std::get<1>(chosen.param).name;
+                         });
+
 class EveryLayer : public ::testing::TestWithParam<LayerKind> {};
 
 TEST_P(EveryLayer, HasTheSameBitsOnEveryThreadCount) {
@@ -40,6 +47,8 @@ TEST_P(EveryLayer, HasTheSameBitsOnEveryThreadCount) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Layers, EveryLayer, ::testing::ValuesIn(all_kinds()),
+                         [](const auto& chosen) { return chosen.param.name; });
+INSTANTIATE_TEST_SUITE_P(Bf16Layers, EveryLayer, ::testing::ValuesIn(bf16_layer_kinds()),
                          [](const auto& chosen) { return chosen.param.name; });
 
 }  // namespace

@@ -41,6 +41,30 @@ void add_outer(Vector& W, const Vector& a, const Vector& b) {
     for (std::size_t k = 0; k < b.size(); ++k) W[r * b.size() + k] += a[r] * b[k];
 }
 
+Vector operand(const LstmShape& shape, Vector values) {
+  if (shape.rounding != nullptr)
+    for (double& value : values) value = shape.rounding(value);
+  return values;
+}
+
+Vector weights(const LstmShape& shape, Vector W) {
+  if (shape.rounding == nullptr) return W;
+  const std::size_t rows = 4 * size(shape.hidden), columns = W.size() / rows;
+  for (std::size_t k = 0; k < columns && shape.normalization == Normalization::layer; ++k) {
+    double mean = 0;
+    for (std::size_t r = 0; r < rows; ++r) mean += W[r * columns + k] / static_cast<double>(rows);
+    for (std::size_t r = 0; r < rows; ++r) W[r * columns + k] -= mean;
+  }
+  return operand(shape, W);
+}
+
+/// With W_x and W_h as products take them.
+LstmParameters rounded(const LstmShape& shape, LstmParameters p) {
+  p.W_x = weights(shape, p.W_x);
+  p.W_h = weights(shape, p.W_h);
+  return p;
+}
+
 Normalized normalize(const LstmShape& shape, const Vector& a) {
   if (shape.normalization == Normalization::none) return {a, 1};
   const double width = static_cast<double>(a.size());
@@ -88,8 +112,8 @@ LstmStep step(const LstmShape& shape, const LstmParameters& p, const Vector& x, 
   s.x = x;
   s.h_before = h;
   s.c_before = c;
-  s.norm_x = normalize(shape, times(p.W_x, x));
-  s.norm_h = normalize(shape, times(p.W_h, h));
+  s.norm_x = normalize(shape, times(p.W_x, operand(shape, x)));
+  s.norm_h = normalize(shape, times(p.W_h, operand(shape, h)));
 
   const auto z = [&](std::size_t gate, std::size_t u) {  // eq. 20
     const std::size_t j = gate * H + u;
@@ -147,10 +171,10 @@ StepGradients step_backward(const LstmShape& shape, const LstmParameters& p, con
     dn_x[j] = gain(p.gain_x, j) * dz[j];
     dn_h[j] = gain(p.gain_h, j) * dz[j];
   }
-  const Vector da_x = normalize_backward(shape, s.norm_x, dn_x);
-  const Vector da_h = normalize_backward(shape, s.norm_h, dn_h);
-  add_outer(d.W_x, da_x, s.x);
-  add_outer(d.W_h, da_h, s.h_before);
+  const Vector da_x = operand(shape, normalize_backward(shape, s.norm_x, dn_x));
+  const Vector da_h = operand(shape, normalize_backward(shape, s.norm_h, dn_h));
+  add_outer(d.W_x, da_x, operand(shape, s.x));
+  add_outer(d.W_h, da_h, operand(shape, s.h_before));
   return {transposed_times(p.W_x, da_x), transposed_times(p.W_h, da_h), dc_before};
 }
 
@@ -181,6 +205,7 @@ LstmParameters zero_parameters(const LstmShape& shape) {
 LstmOutput lstm_forward(const LstmShape& shape, const LstmParameters& parameters, const LstmInput& input) {
   const std::size_t T = size(input.time_steps), B = size(input.batch);
   const std::size_t I = size(shape.inputs), H = size(shape.hidden);
+  const LstmParameters p = rounded(shape, parameters);
   LstmOutput out;
   out.h.resize(T * B * H);
   out.c.resize(T * B * H);
@@ -191,8 +216,7 @@ LstmOutput lstm_forward(const LstmShape& shape, const LstmParameters& parameters
     for (std::size_t b = 0; b < B; ++b) {
       const Vector h = slice(out.h_last, b, H), c = slice(out.c_last, b, H);
       const bool valid = input.lengths.empty() || t < size(input.lengths[b]);
-      LstmStep s =
-          valid ? step(shape, parameters, slice(input.x, t * B + b, I), h, c) : masked_step(shape, h, c);
+      LstmStep s = valid ? step(shape, p, slice(input.x, t * B + b, I), h, c) : masked_step(shape, h, c);
       put(out.h, t * B + b, s.h);
       put(out.c, t * B + b, s.c);
       put(out.h_last, b, s.h);
@@ -205,6 +229,7 @@ LstmOutput lstm_forward(const LstmShape& shape, const LstmParameters& parameters
 LstmGradients lstm_backward(const LstmShape& shape, const LstmParameters& parameters, const LstmInput& input,
                             const LstmOutput& output, const Vector& d_output) {
   const std::size_t T = size(input.time_steps), B = size(input.batch), H = size(shape.hidden);
+  const LstmParameters p = rounded(shape, parameters);
   LstmGradients d{zero_parameters(shape), Vector(input.x.size()), Vector(B * H), Vector(B * H)};
 
   for (std::size_t t = T; t-- > 0;)
@@ -218,7 +243,7 @@ LstmGradients lstm_backward(const LstmShape& shape, const LstmParameters& parame
         put(d.h_first, b, dh);
         continue;
       }
-      const StepGradients ds = step_backward(shape, parameters, s, dh, dc_after, d.parameters);
+      const StepGradients ds = step_backward(shape, p, s, dh, dc_after, d.parameters);
       put(d.x, t * B + b, ds.x);
       put(d.h_first, b, ds.h_before);
       put(d.c_first, b, ds.c_before);

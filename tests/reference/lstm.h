@@ -20,6 +20,9 @@ struct LstmShape {
   int hidden = 0;
   Normalization normalization = Normalization::layer;
   double epsilon = 1e-5;  ///< inside the root
+  /// What is done to each operand of a matrix product, to x, h, da and to W_x and W_h, of which the mean of
+  /// each column has been taken out before where there is normalization. Null: nothing.
+  double (*rounding)(double) = nullptr;
 };
 
 /// Parameters, or their gradients. Without normalization gain_x, gain_h, gain_c and bias_c are empty.

@@ -46,6 +46,8 @@ class LayerCase {
   virtual std::unique_ptr<LayerOnRank> on_rank(Backend& backend, Communicator& model_axis,
                                                const Tiling& pass) const = 0;
   virtual ReferenceTensors reference(const Tensors& in) const = 0;
+  /// Of the reference, relative to a tensor's largest value.
+  virtual double tolerance() const { return 2e-5; }
   const LayerSizes& sizes() const { return sizes_; }
 
  protected:
@@ -59,6 +61,7 @@ struct LstmChoices {
   float epsilon = 1e-5f;
   bool zero_state = false;  ///< h and c begin at 0
   bool table = false;       ///< inputs are rows of "table" [classes, inputs] instead of "x"
+  Precision precision = Precision::f32;
 };
 
 std::unique_ptr<LayerCase> make_lstm_case(const LayerSizes& sizes, const LstmChoices& choices);

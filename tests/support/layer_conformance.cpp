@@ -34,13 +34,15 @@ const std::vector<LayerSizes>& sizes_of(const RunChoices& choices) {
 }
 
 // Float rounding is 6e-8; sums here have up to a few hundred terms, and layer normalization magnifies by the
-// inverse of the deviation. The worst seen was 4e-6 of a tensor's largest value; a wrong term is far outside.
+// inverse of the deviation. The worst seen was 4e-6 of a tensor's largest value; a wrong term is far outside
+// the tolerance of 2e-5.
 void matches_the_reference(const LayerKind& kind, const RunChoices& choices) {
   for_each_size(kind, sizes_of(choices), [&](const LayerCase& layer, const Tensors& in) {
     const Tensors actual = run(layer, in, choices);
 
     for (const auto& [name, expected] : layer.reference(in))
-      EXPECT_TRUE(all_close(actual.at(name), expected, 2e-5, std::max(scale_of(expected), 1e-3))) << name;
+      EXPECT_TRUE(all_close(actual.at(name), expected, layer.tolerance(), std::max(scale_of(expected), 1e-3)))
+          << name;
   });
 }
 
@@ -156,7 +158,26 @@ const std::vector<LayerKind>& input_table_kinds() {
       with_table("LnLstmOfRowsReplicated", {kLayer, kReplicated}),
       with_table("LstmOfRowsWithLengths", {kNone, kReplicated, /*lengths=*/true}),
       with_table("LnLstmOfRowsWithLengths", {kLayer, kSharded, /*lengths=*/true}),
+      with_table("LnLstmOfRowsOfCellsWithLengths", {kLayer, Exchange::cell, /*lengths=*/true}),
       with_table("LnLstmOfRowsReplicatedWithLengths", {kLayer, kReplicated, /*lengths=*/true})};
+  return kinds;
+}
+
+const std::vector<LayerKind>& bf16_layer_kinds() {
+  constexpr auto kNone = Normalization::none, kLayer = Normalization::layer;
+  constexpr auto kSharded = Exchange::sharded, kReplicated = Exchange::replicated;
+  const auto bf16 = [](LstmChoices choices) {
+    choices.precision = Precision::bf16;
+    return lstm(choices);
+  };
+  static const std::vector<LayerKind> kinds = {
+      {"Bf16LstmSharded", bf16({kNone, kSharded})},
+      {"Bf16LnLstmSharded", bf16({kLayer, kSharded})},
+      {"Bf16LnLstmOfCells", bf16({kLayer, Exchange::cell})},
+      {"Bf16LstmOfRows", bf16({.normalization = kNone, .table = true})},
+      {"Bf16LnLstmOfRows", bf16({.normalization = kLayer, .table = true})},
+      {"Bf16LstmReplicatedWithLengths", bf16({kNone, kReplicated, /*lengths=*/true})},
+      {"Bf16LnLstmReplicatedWithLengths", bf16({kLayer, kReplicated, /*lengths=*/true})}};
   return kinds;
 }
 
@@ -172,14 +193,23 @@ const std::vector<LayerSizes>& layer_sizes() {
   return sizes;
 }
 
-const std::vector<LayerCheck>& layer_checks() {
+const std::vector<LayerCheck>& bf16_layer_checks() {
   static const std::vector<LayerCheck> checks = {
       {"MatchesTheReference", matches_the_reference},
       {"HasTheSameBitsOnEveryModelAxis", has_the_same_bits_on_every_model_axis},
       {"HasTheSameBitsInPassesOverTheLaneGroups", has_the_same_bits_in_passes_over_the_lane_groups},
       {"KeepsNothingOfAnEarlierRun", keeps_nothing_of_an_earlier_run},
-      {"HasGradientsThatMatchDifferencesOfItsOwnLoss", has_gradients_that_match_differences_of_its_own_loss},
   };
+  return checks;
+}
+
+const std::vector<LayerCheck>& layer_checks() {
+  static const std::vector<LayerCheck> checks = [] {
+    std::vector<LayerCheck> all = bf16_layer_checks();
+    all.push_back({"HasGradientsThatMatchDifferencesOfItsOwnLoss",
+                   has_gradients_that_match_differences_of_its_own_loss});
+    return all;
+  }();
   return checks;
 }
 

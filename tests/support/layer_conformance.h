@@ -20,6 +20,8 @@ struct LayerKind {
 const std::vector<LayerKind>& layer_kinds();
 /// For backends that take input tables.
 const std::vector<LayerKind>& input_table_kinds();
+/// With bf16 operands, the columns of normalized weights centred before they are rounded.
+const std::vector<LayerKind>& bf16_layer_kinds();
 
 /// Sizes to check a kind with; the first is the one for slow checks.
 const std::vector<LayerSizes>& layer_sizes();
@@ -31,6 +33,8 @@ struct LayerCheck {
 };
 
 const std::vector<LayerCheck>& layer_checks();
+/// A loss that comes from rounded operands is a staircase, without differences to compare gradients with.
+const std::vector<LayerCheck>& bf16_layer_checks();
 
 inline std::ostream& operator<<(std::ostream& out, const LayerKind& kind) { return out << kind.name; }
 inline std::ostream& operator<<(std::ostream& out, const LayerCheck& check) { return out << check.name; }

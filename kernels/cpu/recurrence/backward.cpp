@@ -113,6 +113,7 @@ void CpuRecurrence::gates_backward(std::size_t d, std::size_t p, int t, RowStati
                                         .h = sums(d * rows_),
                                         .x = token_rows_ ? NormalizationSums() : sums(x_rows + d * rows_),
                                         .dz_sum = dz_sum(d, p)});
+  if (!normalized()) products_.set_gradient(rows_, dz(d, p, t));
 }
 
 void CpuRecurrence::normalization_backward(std::size_t d, std::size_t k, int t, RowStatistics::Means means) {
@@ -133,6 +134,8 @@ void CpuRecurrence::normalization_backward(std::size_t d, std::size_t k, int t, 
                                                       .a = place(a_x_, gates_at(d, p, t)),
                                                       .d_gain = place(d_gain_x_, gradients)},
                                                 .dz_sum = dz_sum(d, p)});
+  products_.set_gradient(rows_, a_h(d, p, t));
+  if (!token_rows_) products_.set_gradient(rows_, &a_x_[gates_at(d, p, t)]);
 }
 
 // dL/dh of t-1 = the sum over all unit blocks of da_h W_h.
