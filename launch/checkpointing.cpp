@@ -110,6 +110,8 @@ TrainedModel load_trained_model(const std::filesystem::path& file_or_folder, con
     record = read_record(file);
     trained = stored_model(file, record);
     trained.time_loop = "steps";  // which takes any number of lanes and steps
+    if (settings.device == "cpu" && trained.precision == "tf32")
+      trained.precision = "f32";  // which is no less exact
     if (settings.device == "cuda" && trained.exchange == "cell")
       trained.exchange = "sharded";  // the same bits
   });

@@ -157,6 +157,7 @@ NonFinite Training::forward_backward() {
     const Sequences sequences{batch_.time_steps, part(batch_.tokens, first), part(batch_.targets, first), {}};
     model_.forward(sequences, state_, first, static_cast<std::uint64_t>(step_));
     model_.backward(1 / static_cast<float>(batch_.predictions), hooks);
+    prefetch(step_);
     model_.losses(std::span(losses).subspan(count(first), count(groups)));
   }
   spoil_parameter(table, *backend_);
@@ -176,9 +177,18 @@ bool Training::train_step() {
   return advance();
 }
 
+/// The batch of the step after `step`, unless it is there: while the device is still at work.
+void Training::prefetch(std::int64_t step) {
+  if (next_batch_step_ == step) return;
+  lanes_.fetch(step, grid_.tiling(), next_batch_);
+  next_batch_step_ = step;
+}
+
 bool Training::advance() {
   fault_point(FaultPoint::step);
-  lanes_.fetch(step_, grid_.tiling(), batch_);
+  prefetch(step_);
+  std::swap(batch_, next_batch_);
+  next_batch_step_.reset();
   if (batch_.first) state_.reset(*backend_);
   ++step_;
   ++interval_.steps;

@@ -50,6 +50,7 @@ class Training {
   void summarize();
   void open_trace();
   bool advance();
+  void prefetch(std::int64_t step);
   NonFinite forward_backward();
   void update();
   bool go_on_without_update();
@@ -75,8 +76,9 @@ class Training {
   GradientSync gradient_sync_;
   CarriedState state_;
   RunSaver saver_;
-  LaneBatch batch_;
-  std::optional<MetricsFile> metrics_;  // rank 0 only
+  LaneBatch batch_, next_batch_;
+  std::optional<std::int64_t> next_batch_step_;  ///< steps done before that of next_batch_
+  std::optional<MetricsFile> metrics_;           // rank 0 only
   std::optional<StepTrace> trace_;
 
   std::int64_t step_ = 0;

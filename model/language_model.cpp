@@ -84,16 +84,15 @@ LanguageModel::LanguageModel(const ModelSettings& settings, int vocabulary, int 
         backend.make_embedding_lookup({vocabulary, settings.embedding, max_time_steps, pass}, model_axis);
 
   for (int l = 0; l < settings.layers; ++l) {
-    const RecurrenceShape shape{
-        .inputs = l == 0 ? settings.embedding : settings.hidden,
-        .hidden = settings.hidden,
-        .max_time_steps = max_time_steps,
-        .tiling = pass,
-        .normalization = normalization_of(settings),
-        .exchange = exchange_named(settings.exchange),
-        .precision = settings.precision == "bf16" ? Precision::bf16 : Precision::f32,
-        .time_loop = settings.time_loop == "persistent" ? TimeLoop::persistent : TimeLoop::steps,
-        .table_rows = by_token && l == 0 ? vocabulary : 0};
+    const RecurrenceShape shape{.inputs = l == 0 ? settings.embedding : settings.hidden,
+                                .hidden = settings.hidden,
+                                .max_time_steps = max_time_steps,
+                                .tiling = pass,
+                                .normalization = normalization_of(settings),
+                                .exchange = exchange_named(settings.exchange),
+                                .precision = precision_named(settings.precision),
+                                .time_loop = time_loop_named(settings.time_loop),
+                                .table_rows = by_token && l == 0 ? vocabulary : 0};
     layers_.emplace_back("lstm" + std::to_string(l), shape, table_, backend, model_axis,
                          shape.table_rows > 0 ? table_index_ : -1);
   }

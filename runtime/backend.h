@@ -44,13 +44,31 @@ inline Exchange exchange_named(std::string_view name) {
   return Exchange::sharded;
 }
 
-/// Of the operands of a recurrent layer's matrix products. Their sums, the statistics of LN, the cell states
-/// and the parameters that are trained are f32 in either case.
-enum class Precision { f32, bf16 };
+/// Of the operands of a recurrent layer's matrix products; tf32, f32 with ten bits after the point, is for
+/// GPUs. Their sums, the statistics of LN, the cell states and the parameters that are trained are f32 in any
+/// case.
+enum class Precision { f32, tf32, bf16 };
+
+/// "f32", "tf32" or "bf16".
+inline Precision precision_named(std::string_view name) {
+  if (name == "tf32") return Precision::tf32;
+  if (name == "bf16") return Precision::bf16;
+  check(name == "f32", "precision: no such one");
+  return Precision::f32;
+}
 
 /// How a device with many cores runs the steps of a sequence: as work for each step, or all of them in one
-/// piece that keeps the weights on chip and exchanges by itself. They differ in rounding.
-enum class TimeLoop { steps, persistent };
+/// piece that keeps the weights on chip and exchanges by itself; automatic: in one piece where that fits.
+/// They differ in rounding.
+enum class TimeLoop { steps, persistent, automatic };
+
+/// "steps", "persistent" or "auto".
+inline TimeLoop time_loop_named(std::string_view name) {
+  if (name == "persistent") return TimeLoop::persistent;
+  if (name == "auto") return TimeLoop::automatic;
+  check(name == "steps", "time loop: no such one");
+  return TimeLoop::steps;
+}
 
 struct RecurrenceShape {
   int inputs = 0;  ///< I

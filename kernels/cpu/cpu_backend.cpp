@@ -63,6 +63,8 @@ Buffer<float> CpuBackend::allocate(std::size_t size) {
 
 std::unique_ptr<Recurrence> CpuBackend::make_recurrence(const RecurrenceShape& shape,
                                                         Communicator& model_axis) {
+  if (shape.precision == Precision::tf32)
+    throw UserError("--precision tf32 is only for --device cuda: on CPUs use --precision f32 or bf16");
   if (shape.time_loop == TimeLoop::persistent)
     throw UserError("--time-loop persistent is only for --device cuda: on CPUs use --time-loop steps");
   return make_cpu_recurrence(shape, model_axis, threads_);

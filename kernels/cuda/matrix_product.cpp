@@ -35,9 +35,11 @@ using Description = Descriptor<cublasLtMatmulDesc_t, &CublasLt::MatmulDescDestro
 using Layout = Descriptor<cublasLtMatrixLayout_t, &CublasLt::MatrixLayoutDestroy>;
 using Preference = Descriptor<cublasLtMatmulPreference_t, &CublasLt::MatmulPreferenceDestroy>;
 
-Description make_description(bool transposed_first, bool transposed_second) {
+Description make_description(Operands operands, bool transposed_first, bool transposed_second) {
+  const cublasComputeType_t compute =
+      operands == Operands::tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
   cublasLtMatmulDesc_t made = nullptr;
-  verify(cublas_lt().MatmulDescCreate(&made, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
+  verify(cublas_lt().MatmulDescCreate(&made, compute, CUDA_R_32F), "cublasLtMatmulDescCreate");
   Description description(made);
   const auto transpose = [&](cublasLtMatmulDescAttributes_t which, bool transposed) {
     const cublasOperation_t operation = transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
@@ -118,7 +120,7 @@ struct MatrixProduct::Plan {
   Plan(Device& of, const ProductShape& product, Operands operands)
       : device(&of),
         shape(product),
-        description(make_description(product.transposed_B, product.transposed_A)) {
+        description(make_description(operands, product.transposed_B, product.transposed_A)) {
     check(shape.m > 0 && shape.n > 0 && shape.k > 0, "matrix product: empty");
     const cudaDataType_t type = operands == Operands::bf16 ? CUDA_R_16BF : CUDA_R_32F;
     const auto stored = [&](bool transposed, std::int64_t rows, std::int64_t columns, std::int64_t stride) {

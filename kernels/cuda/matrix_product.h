@@ -11,8 +11,9 @@
 
 namespace lamina::cuda {
 
-/// Of A and B; C is float, and sums are made in float. With f32 operands no bit is dropped (no TF32).
-enum class Operands { f32, bf16 };
+/// Of A and B; C is float, and sums are made in float. With f32 operands no bit is dropped; with tf32 they
+/// are floats of which the tensor cores take ten bits after the point.
+enum class Operands { f32, tf32, bf16 };
 
 /// C [m, n] = A B, or C += A B; of A [m, k] and B [k, n], each may be stored transposed.
 /// Strides in elements: from row to row of what is stored, and from one product of a batch to the next.

@@ -14,6 +14,8 @@ std::unique_ptr<Recurrence> make_cuda_recurrence(Device& device, const Recurrenc
   if (shape.time_loop == TimeLoop::steps)
     return std::make_unique<PerStepRecurrence>(device, shape, model_axis);
   const PersistentPlan plan = plan_persistent(shape, device.properties());
+  if (!plan.fits() && shape.time_loop == TimeLoop::automatic)
+    return std::make_unique<PerStepRecurrence>(device, shape, model_axis);
   if (!plan.fits())
     throw UserError("--time-loop persistent does not fit here: " + plan.why_not + "; use --time-loop steps");
   return make_persistent_recurrence(device, shape, plan);

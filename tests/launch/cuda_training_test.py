@@ -62,6 +62,13 @@ class CudaTraining(ProgramTest):
 
         self.assert_first_step_is_near("bf16", "f32")
 
+    def test_tf32_is_near_f32(self):
+        self.train("f32")
+        self.train("tf32", "--precision", "tf32")
+
+        self.assert_first_step_is_near("tf32", "f32")
+        self.assertNotEqual(self.losses("tf32"), self.losses("f32"))
+
     def test_a_run_goes_on_from_its_checkpoint_on_another_grid(self):
         whole = self.train("whole")
         half = self.train("half", steps=3)
@@ -83,6 +90,14 @@ class CudaTraining(ProgramTest):
 
         self.assert_first_step_is_near("persistent", "steps")
 
+    def test_the_time_loop_is_that_which_fits(self):
+        choices = ("--precision", "bf16", "--hidden", 32)
+        for name, ranks, more in (("persistent", 1, ()), ("steps", 2, ("--model-parallel", 2))):
+            with self.subTest(loop=name):
+                asked = self.train(name, *choices, *more, "--time-loop", name, ranks=ranks)
+                chosen = self.train(f"auto-{name}", *choices, *more, "--time-loop", "auto", ranks=ranks)
+                self.assertEqual(tensors(chosen / LAST), tensors(asked / LAST))
+
     def test_a_time_loop_that_does_not_fit_is_refused(self):
         process = lamina(*training(self.text, "--device", "cuda", "--time-loop", "persistent"))
 
@@ -102,6 +117,12 @@ class CudaTraining(ProgramTest):
 
         process = lamina("evaluate", "--checkpoint", folder, "--data", self.text, "--batch", 4, "--device", "cuda")
         self.assertEqual(process.returncode, 0, process.stderr.decode())
+
+    def test_tf32_is_refused_on_a_cpu(self):
+        process = lamina(*training(self.text, "--precision", "tf32"))
+
+        self.assertEqual(process.returncode, 2)
+        self.assertEqual(sentences(process), ["--precision tf32 is only for --device cuda: on CPUs use --precision f32 or bf16"])
 
     def test_a_machine_without_a_gpu_is_told_so(self):
         facts = json.loads(subprocess.run([REAL_PROGRAM, "info", "--json"], check=True, capture_output=True).stdout)

@@ -71,7 +71,15 @@ ProductShape state_gradient_shape(const Sequence& at, Precision precision) {
 }
 
 Operands operands_of(const RecurrenceShape& shape) {
-  return shape.precision == Precision::bf16 ? Operands::bf16 : Operands::f32;
+  switch (shape.precision) {
+    case Precision::f32:
+      break;
+    case Precision::tf32:
+      return Operands::tf32;
+    case Precision::bf16:
+      return Operands::bf16;
+  }
+  return Operands::f32;
 }
 
 }  // namespace

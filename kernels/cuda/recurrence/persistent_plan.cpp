@@ -51,7 +51,9 @@ std::string why_never(const RecurrenceShape& shape, const cudaDeviceProp& device
     return fmt::format("compute capability {}.{} is below {}.0", device.major, device.minor,
                        kLeastMajorVersion);
   if (device.cooperativeLaunch == 0) return "the GPU has no cooperative launches";
-  if (shape.precision != Precision::bf16) return "its weights are bf16, and --precision is f32";
+  if (shape.precision != Precision::bf16)
+    return fmt::format("its weights are bf16, and --precision is {}",
+                       shape.precision == Precision::tf32 ? "tf32" : "f32");
   if (shape.tiling.blocks.local != shape.tiling.blocks.count)
     return "the hidden units are split over model ranks";
   if (shape.hidden % kTileDepth != 0)

@@ -70,8 +70,8 @@ class LayerBenchmark {
             .tiling = {},
             .normalization = settings_.normalization == "layer" ? Normalization::layer : Normalization::none,
             .exchange = exchange_named(settings_.exchange),
-            .precision = settings_.precision == "bf16" ? Precision::bf16 : Precision::f32,
-            .time_loop = settings_.time_loop == "persistent" ? TimeLoop::persistent : TimeLoop::steps};
+            .precision = precision_named(settings_.precision),
+            .time_loop = time_loop_named(settings_.time_loop)};
   }
 
   std::string heading() const {

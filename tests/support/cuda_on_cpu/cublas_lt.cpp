@@ -109,10 +109,9 @@ cublasStatus_t check_memory(const Layout& layout, const void* pointer, const std
   return CUBLAS_STATUS_SUCCESS;
 }
 
-Strides strides_of(const Layout& layout, std::int32_t op) {
-  const bool is_bf16 = layout.type == CUDA_R_16BF;
-  const Strides strides =
-      layout.order == CUBLASLT_ORDER_ROW ? Strides{layout.ld, 1, is_bf16} : Strides{1, layout.ld, is_bf16};
+Strides strides_of(const Layout& layout, std::int32_t op, bool drops_bits = false) {
+  const bool is_bf16 = layout.type == CUDA_R_16BF, by_rows = layout.order == CUBLASLT_ORDER_ROW;
+  const Strides strides{by_rows ? layout.ld : 1, by_rows ? 1 : layout.ld, is_bf16, drops_bits};
   return op == CUBLAS_OP_N ? strides : strides.transposed();
 }
 
@@ -124,8 +123,8 @@ struct Product {
   cublasStatus_t check() const {
     for (const auto& [layout, name] : {std::pair{&a, "A"}, {&b, "B"}, {&c, "C"}, {&d, "D"}})
       if (const auto status = check_layout(*layout, name)) return status;
-    if (how.compute != CUBLAS_COMPUTE_32F && how.compute != CUBLAS_COMPUTE_32F_PEDANTIC)
-      return refuse(CUBLAS_STATUS_NOT_SUPPORTED, "only CUBLAS_COMPUTE_32F is there");
+    if (how.compute != CUBLAS_COMPUTE_32F && how.compute != CUBLAS_COMPUTE_32F_PEDANTIC && !uses_tf32())
+      return refuse(CUBLAS_STATUS_NOT_SUPPORTED, "only CUBLAS_COMPUTE_32F and _FAST_TF32 are there");
     if (how.scale != CUDA_R_32F || how.pointer_mode != CUBLASLT_POINTER_MODE_HOST ||
         how.epilogue != CUBLASLT_EPILOGUE_DEFAULT || how.op_c != CUBLAS_OP_N)
       return refuse(CUBLAS_STATUS_NOT_SUPPORTED, "scales are floats of the host, and there is no epilogue");
@@ -141,12 +140,14 @@ struct Product {
     return CUBLAS_STATUS_SUCCESS;
   }
 
+  bool uses_tf32() const { return how.compute == CUBLAS_COMPUTE_32F_FAST_TF32; }
+
   Gemm gemm(float alpha, float beta) const {
     return {.m = static_cast<std::int64_t>(d.rows),
             .n = static_cast<std::int64_t>(d.cols),
             .k = static_cast<std::int64_t>(how.op_a == CUBLAS_OP_N ? a.cols : a.rows),
-            .a = strides_of(a, how.op_a),
-            .b = strides_of(b, how.op_b),
+            .a = strides_of(a, how.op_a, uses_tf32()),
+            .b = strides_of(b, how.op_b, uses_tf32()),
             .c = strides_of(c, CUBLAS_OP_N),
             .d = strides_of(d, CUBLAS_OP_N),
             .alpha = alpha,

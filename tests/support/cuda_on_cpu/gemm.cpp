@@ -1,6 +1,7 @@
 #include "tests/support/cuda_on_cpu/gemm.h"
 
 #include <algorithm>
+#include <bit>
 #include <vector>
 
 #include "cuda_bf16.h"
@@ -11,10 +12,19 @@ namespace {
 constexpr std::int64_t kColumns = 16;  // that are computed at once, side by side in vectors
 constexpr std::int64_t kRows = 4;      // likewise, so that a value of B serves several times
 
+/// The nearest number with ten bits after the point, ties away from zero, as cvt.rna.tf32 has it.
+float tf32_value(float value) {
+  constexpr std::uint32_t kDropped = 13, kExponent = 0x7f800000;
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  if ((bits & kExponent) == kExponent) return value;
+  return std::bit_cast<float>((bits + (1u << (kDropped - 1))) >> kDropped << kDropped);
+}
+
 float load(const void* matrix, const Strides& strides, std::int64_t i, std::int64_t j) {
   const std::int64_t at = i * strides.row_step + j * strides.col_step;
   if (strides.is_bf16) return bf16_value(static_cast<const std::uint16_t*>(matrix)[at]);
-  return static_cast<const float*>(matrix)[at];
+  const float value = static_cast<const float*>(matrix)[at];
+  return strides.drops_bits ? tf32_value(value) : value;
 }
 
 void store(void* matrix, const Strides& strides, std::int64_t i, std::int64_t j, float value) {

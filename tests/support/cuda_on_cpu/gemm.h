@@ -10,8 +10,9 @@ namespace cuda_on_cpu {
 struct Strides {
   std::int64_t row_step = 0, col_step = 0;
   bool is_bf16 = false;
+  bool drops_bits = false;  ///< what is read is rounded to TF32's ten bits after the point
 
-  Strides transposed() const { return {col_step, row_step, is_bf16}; }
+  Strides transposed() const { return {col_step, row_step, is_bf16, drops_bits}; }
 };
 
 struct Gemm {

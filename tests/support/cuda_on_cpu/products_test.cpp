@@ -187,6 +187,27 @@ TEST_F(Products, SizesAndScalesOfAllKinds) {
   expect_product(what);
 }
 
+TEST_F(Products, Tf32KeepsTenBits) {
+  cublasLtMatmulDesc_t rounded = nullptr;
+  succeed(cublasLtMatmulDescCreate(&rounded, CUBLAS_COMPUTE_32F_FAST_TF32, CUDA_R_32F));
+  const Matrix matrix{1, 1};
+  const Layout layout(matrix, CUDA_R_32F);
+  const Buffer<float> one(std::vector<float>{1}), d(std::vector<float>{0});
+  const auto kept = [&](float value) {
+    const Buffer<float> a(std::vector<float>{value});
+    const float alpha = 1, beta = 0;
+    succeed(cublasLtMatmul(handle_, rounded, &alpha, a.data(), layout, one.data(), layout, &beta, d.data(),
+                           layout, d.data(), layout, nullptr, nullptr, 0, nullptr));
+    return d.values()[0];
+  };
+
+  EXPECT_EQ(kept(1 + 0x1p-10f), 1 + 0x1p-10f);
+  EXPECT_EQ(kept(-1 - 0x1p-11f), -1 - 0x1p-10f);  // a tie
+  EXPECT_EQ(kept(1 + 0x1p-11f - 0x1p-23f), 1);
+  EXPECT_EQ(kept(std::numeric_limits<float>::infinity()), std::numeric_limits<float>::infinity());
+  succeed(cublasLtMatmulDescDestroy(rounded));
+}
+
 TEST_F(Products, WhatIsOverwrittenIsNotRead) {
   const Matrix matrix{2, 2};
   const Buffer<float> a(matrix.random(1, false)), d(matrix.size());  // NaN
