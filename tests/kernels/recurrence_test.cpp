@@ -203,7 +203,7 @@ std::int64_t collectives_of_steps(Setting s, void (OnRank::*pass)()) {
 }
 
 TEST_P(Recurrences, MakeAsManyExchangesAsTheirScheduleSays) {
-  const bool normalized = GetParam() == Normalization::layer;
+  const bool normalized = std::get<0>(GetParam()) == Normalization::layer;
   Setting s = setting();
   s.ranks = 2;
   for (const auto& [exchange, with_statistics] :
