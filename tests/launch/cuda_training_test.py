@@ -63,11 +63,11 @@ class CudaTraining(ProgramTest):
         self.assert_first_step_is_near("bf16", "f32")
 
     def test_tf32_is_near_f32(self):
-        self.train("f32")
+        self.train("beside-tf32")
         self.train("tf32", "--precision", "tf32")
 
-        self.assert_first_step_is_near("tf32", "f32")
-        self.assertNotEqual(self.losses("tf32"), self.losses("f32"))
+        self.assert_first_step_is_near("tf32", "beside-tf32")
+        self.assertNotEqual(self.losses("tf32"), self.losses("beside-tf32"))
 
     def test_a_run_goes_on_from_its_checkpoint_on_another_grid(self):
         whole = self.train("whole")
@@ -94,7 +94,7 @@ class CudaTraining(ProgramTest):
         choices = ("--precision", "bf16", "--hidden", 32)
         for name, ranks, more in (("persistent", 1, ()), ("steps", 2, ("--model-parallel", 2))):
             with self.subTest(loop=name):
-                asked = self.train(name, *choices, *more, "--time-loop", name, ranks=ranks)
+                asked = self.train(f"asked-{name}", *choices, *more, "--time-loop", name, ranks=ranks)
                 chosen = self.train(f"auto-{name}", *choices, *more, "--time-loop", "auto", ranks=ranks)
                 self.assertEqual(tensors(chosen / LAST), tensors(asked / LAST))
 
