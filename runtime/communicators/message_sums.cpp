@@ -1,6 +1,17 @@
 #include "runtime/communicators/message_sums.h"
 
+#include <chrono>
+
 namespace lamina {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// A look that moves nothing takes less.
+constexpr std::chrono::microseconds kIdleLook{3};
+constexpr std::chrono::milliseconds kMostAtOnce{2};
+
+}  // namespace
 
 void MessageSums::add(std::span<float> values) {
   waiting_.push_back(values);
@@ -8,8 +19,17 @@ void MessageSums::add(std::span<float> values) {
   advance();
 }
 
+// A look moves as much as MPI takes at once, some ten kilobytes over TCP; one that took long has moved
+// something, and there may be more.
 void MessageSums::advance() {
-  while (current_ && messages_.ask(current_->call())) go_on();
+  const auto start = Clock::now();
+  auto before = start;
+  while (current_ && before - start < kMostAtOnce) {
+    if (messages_.ask(current_->call())) go_on();
+    const auto after = Clock::now();
+    if (after - before < kIdleLook) return;
+    before = after;
+  }
 }
 
 void MessageSums::finish() {

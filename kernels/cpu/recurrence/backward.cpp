@@ -30,7 +30,7 @@ void CpuRecurrence::backward(const RecurrenceBackward& b) {
   begin_backward(b);
   for (int t = steps_ - 1; t >= 0; --t) {
     step_backward(t);
-    if (b.between_steps) b.between_steps();
+    give_turn();
   }
   parameter_gradients(b.d_parameters);
   if (!b.d_input.empty()) input_gradient(b.d_input);
@@ -38,6 +38,7 @@ void CpuRecurrence::backward(const RecurrenceBackward& b) {
 }
 
 void CpuRecurrence::begin_backward(const RecurrenceBackward& b) {
+  between_steps_ = b.between_steps;
   d_output_ = b.d_output;
   if (!sharded()) {
     d_output_all_.resize(b.d_output.size() / own_blocks_ * output_blocks_);
@@ -173,6 +174,7 @@ void CpuRecurrence::input_gradient(std::span<float> d_input) {
       });
       input_sum_.set(static_cast<int>(d), static_cast<int>(first), static_cast<int>(count),
                      d_input_of_rank_.data());
+      give_turn();
     }
   input_sum_.finish();
 }
@@ -184,6 +186,7 @@ void CpuRecurrence::parameter_gradients(const LstmParameters<float>& d) {
   group_tree_.sum(groups_, d.W_h, [&](std::size_t group, std::span<float> d_W_h) {
     products_.weight_h_gradient(rows, da_h() + gates_at(group, own_first_, 0), step, h_before(group, 0),
                                 h_after(group, 0), d_W_h.data(), threads_);
+    give_turn();
   });
   if (normalized()) {
     sum_over_groups(d_gain_h_, width, d.gain_h);
@@ -194,6 +197,7 @@ void CpuRecurrence::parameter_gradients(const LstmParameters<float>& d) {
   group_tree_.sum(groups_, d.W_x, [&](std::size_t group, std::span<float> d_W_x) {
     products_.weight_x_gradient(rows, da_x() + gates_at(group, own_first_, 0), step,
                                 &input_[group * rows * inputs], d_W_x.data(), threads_);
+    give_turn();
   });
   sum_over_groups(d_bias_, width, d.bias);
   if (normalized()) sum_over_groups(d_gain_x_, width, d.gain_x);
