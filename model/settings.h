@@ -31,8 +31,9 @@ struct ModelSettings {
              "schedule of the per-step exchanges between model ranks");
     v.choice("precision", precision, {"f32", "bf16"},
              "operands of the recurrent layers' products; the rest is f32 (bf16: --device cuda)");
-    v.choice("time-loop", time_loop, {"steps", "persistent"},
-             "on a GPU: work for each time step, or one kernel for all (one model rank, bf16)");
+    v.choice(
+        "time-loop", time_loop, {"steps", "persistent"},
+        "on a GPU: work for each time step, or one kernel for all (bf16; several model ranks: NCCL 2.28)");
   }
 };
 

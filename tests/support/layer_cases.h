@@ -57,7 +57,8 @@ struct LstmChoices {
   Exchange exchange = Exchange::sharded;
   bool lengths = false;  ///< lanes of different lengths, 0 and all steps among them
   float epsilon = 1e-5f;
-  bool zero_state = false;  ///< h and c begin at 0
+  bool zero_state = false;               ///< h and c begin at 0
+  TimeLoop time_loop = TimeLoop::steps;  ///< persistent: in bf16, and on GPUs only
 };
 
 std::unique_ptr<LayerCase> make_lstm_case(const LayerSizes& sizes, const LstmChoices& choices);

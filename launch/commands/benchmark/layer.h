@@ -36,8 +36,9 @@ struct LayerBenchmarkSettings {
              "schedule of the per-step exchanges between model ranks");
     v.choice("precision", precision, {"f32", "bf16"},
              "operands of the layer's products (bf16: --device cuda)");
-    v.choice("time-loop", time_loop, {"steps", "persistent"},
-             "on a GPU: work for each time step, or one kernel for all (one model rank, bf16)");
+    v.choice(
+        "time-loop", time_loop, {"steps", "persistent"},
+        "on a GPU: work for each time step, or one kernel for all (bf16; several model ranks: NCCL 2.28)");
     v("model-parallel", model_parallel, "ranks over which the units are split (0: all ranks)");
     v("unit-blocks", unit_blocks, "canonical shares of the units; the model axis divides it");
     v.choice("device", device, {"cpu", "cuda"}, "where to compute");
