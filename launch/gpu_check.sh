@@ -4,7 +4,7 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-all_steps=(packages device build tests sanitizers losses layer train peers)
+all_steps=(packages device build tests sanitizers losses axis layer train peers)
 work=$root/build/gpu_check
 build=$root/build/cuda
 prefix=$root/build/gpu_packages
@@ -17,7 +17,7 @@ filter='*-*Large*:*Slow*'
 wanted=()
 
 # Seconds that a step may take; the last one may take what is left.
-declare -A limits=([packages]=60 [device]=30 [build]=240 [tests]=120 [sanitizers]=120 [losses]=60 [layer]=90 [train]=40
+declare -A limits=([packages]=60 [device]=30 [build]=240 [tests]=120 [sanitizers]=120 [losses]=60 [axis]=60 [layer]=90 [train]=40
   [peers]=3600)
 
 # The quickstart's model, and for how long its losses are compared.
@@ -45,9 +45,9 @@ all figures beside it as JSON). CUDA's compiler, a C++ compiler and Python 3 mus
   --filter PATTERNS  of GoogleTest: what runs under the sanitizers (default: *-*Large*:*Slow*)
 
 Steps: packages (unpacks what is missing), device (GPU, versions), build (build/cuda), tests (ctest -L gpu), sanitizers
-(compute-sanitizer: memcheck, racecheck, synccheck), losses (training on the GPU beside the CPU), layer, train
-(benchmarks), peers (PyTorch and JAX beside Lamina). A step that fails or takes too long is recorded with its reason,
-and the others go on.
+(compute-sanitizer: memcheck, racecheck, synccheck), losses (training on the GPU beside the CPU), axis (the persistent
+time loop on two GPUs beside one, where there are two), layer, train (benchmarks), peers (PyTorch and JAX beside
+Lamina). A step that fails or takes too long is recorded with its reason, and the others go on.
 
 Exit codes: 0 all steps are done, 1 one failed, 2 wrong arguments, 3 there is no GPU for the steps that need one.
 USAGE
@@ -353,6 +353,27 @@ step_losses() {
     attempt "$build/lamina" train --device "$device" --data "$text" "${model[@]}" --metrics "$work/$device.jsonl" || return 1
   done
   attempt "$root/launch/compare_losses.py" "$work/cpu.jsonl" "$work/cuda.jsonl" --json "$work/figures/losses.json" || {
+    reason=$(last_line "$work/last")
+    return 1
+  }
+  reason=$(last_line "$work/last")
+}
+
+# Kernels of two GPUs that store into each other's memory, beside one GPU's: the same losses to the last bit.
+step_axis() {
+  local ranks
+  is_built || return 5
+  if (($(nvidia-smi -L 2>/dev/null | grep -c '^GPU') < 2)); then
+    reason='there is one GPU only'
+    return 5
+  fi
+  prepare_text
+  for ranks in 1 2; do
+    rm -f -- "$work/axis-$ranks.jsonl"
+    attempt mpirun -n "$ranks" "$build/lamina" train --device cuda --precision bf16 --time-loop persistent \
+      --model-parallel "$ranks" --data "$text" "${model[@]}" --metrics "$work/axis-$ranks.jsonl" || return 1
+  done
+  attempt "$root/launch/compare_losses.py" "$work/axis-1.jsonl" "$work/axis-2.jsonl" --first-tolerance 0 --tolerance 0 || {
     reason=$(last_line "$work/last")
     return 1
   }

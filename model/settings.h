@@ -31,8 +31,10 @@ struct ModelSettings {
              "schedule of the per-step exchanges between model ranks: 3, 2 or 1 a step and direction");
     v.choice("precision", precision, {"f32", "tf32", "bf16"},
              "operands of the recurrent layers' products; the rest is f32 (tf32: --device cuda)");
-    v.choice("time-loop", time_loop, {"steps", "persistent", "auto"},
-             "on a GPU: work for each time step, or one kernel for all (one model rank, bf16), or what fits");
+    v.choice(
+        "time-loop", time_loop, {"steps", "persistent", "auto"},
+        "on a GPU: work for each time step, or one kernel for all (bf16; several model ranks: NCCL 2.28), "
+        "or what fits");
   }
 };
 

@@ -90,6 +90,14 @@ class CudaTraining(ProgramTest):
 
         self.assert_first_step_is_near("persistent", "steps")
 
+    def test_bits_of_all_steps_in_one_kernel_do_not_depend_on_the_grid(self):
+        choices = ("--precision", "bf16", "--hidden", 32, "--time-loop", "persistent")
+        one = tensors(self.train("in-one", *choices) / LAST)
+        for ranks, more in ((2, ()), (1, ("--passes", 2))):
+            with self.subTest(ranks=ranks, more=more):
+                folder = self.train(f"in-one-{ranks}{''.join(map(str, more))}", *choices, *more, ranks=ranks)
+                self.assertEqual(tensors(folder / LAST), one)
+
     def test_the_time_loop_is_that_which_fits(self):
         choices = ("--precision", "bf16", "--hidden", 32)
         for name, ranks, more in (("persistent", 1, ()), ("steps", 2, ("--model-parallel", 2))):

@@ -14,7 +14,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from program import PROGRAM, some_text
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-STEPS = 9
+STEPS = 10
 
 # Lamina on the CPU, with the sizes of a test.
 SMALL_LAMINA = f"""#!{sys.executable}
@@ -117,15 +117,16 @@ class GpuCheck(unittest.TestCase):
         self.assertEqual(json.loads((self.folder / "report.json").read_text())["steps"]["peers"], None)
 
     def test_every_step_is_recorded_whatever_becomes_of_the_others(self):
-        process, report = self.check("--minutes", "1.5", "--only", "packages,device,build,tests,losses,layer,train",
+        process, report = self.check("--minutes", "1.5", "--only", "packages,device,build,tests,losses,axis,layer,train",
                                      STAND_IN_FAILS="2048", **self.stand_ins())
 
         self.assertEqual(process.returncode, 1, process.stderr)
         states = {file.name: self.state(file.name)[0] for file in (self.folder / "steps").iterdir()}
         self.assertEqual(states, {"packages": "done", "device": "done", "build": "done", "tests": "failed", "losses": "done",
-                                  "layer": "failed", "train": "failed"})
+                                  "axis": "skipped", "layer": "failed", "train": "failed"})
         self.assertIn("50% tests passed", self.state("tests")[2])
         self.assertIn("they agree", self.state("losses")[2])
+        self.assertEqual(self.state("axis")[2], "there is one GPU only")
         for words in ("4 shapes failed", "out of memory"):
             self.assertIn(words, self.state("layer")[2])
         for words in ("| 1024, 64 | ", "| 2048, 64 | *not measured*", "they agree.", "cmake --build --preset cuda",

@@ -62,6 +62,7 @@ struct LstmChoices {
   bool zero_state = false;  ///< h and c begin at 0
   bool table = false;       ///< inputs are rows of "table" [classes, inputs] instead of "x"
   Precision precision = Precision::f32;
+  TimeLoop time_loop = TimeLoop::steps;  ///< persistent: in bf16, and on GPUs only
 };
 
 std::unique_ptr<LayerCase> make_lstm_case(const LayerSizes& sizes, const LstmChoices& choices);

@@ -3,6 +3,16 @@
 namespace lamina::cuda {
 namespace {
 
+class OwnMemory final : public PeerMemory {
+ public:
+  OwnMemory(Device& device, std::size_t bytes) : memory_(device.allocate<unsigned char>(bytes)) {
+    windows_.base[0] = memory_.view().data();
+  }
+
+ private:
+  Buffer<unsigned char> memory_;
+};
+
 class ExchangeAlone final : public Exchange {
  public:
   explicit ExchangeAlone(Device& device) : device_(device) {}
@@ -15,6 +25,9 @@ class ExchangeAlone final : public Exchange {
     if (part != all && count > 0) device_.copy(part, all, count * sizeof(float));
   }
   void all_to_all(const float* in, float* out, std::size_t count) override { all_gather(in, out, count); }
+  PeerMemoryOffer make_peer_memory(std::size_t bytes) override {
+    return {std::make_unique<OwnMemory>(device_, bytes), {}};
+  }
 
  private:
   Device& device_;

@@ -6,6 +6,7 @@
 #include "kernels/backends.h"
 #include "kernels/cuda/exchanges/gpu_seats.h"
 #include "kernels/cuda/exchanges/nccl_communicator.h"
+#include "kernels/cuda/exchanges/nccl_windows.h"
 
 namespace lamina {
 namespace cuda {
@@ -52,6 +53,10 @@ class NcclExchange final : public Exchange {
       const ncclResult_t end = nccl().GroupEnd();
       return first_error == ncclSuccess ? end : first_error;
     });
+  }
+
+  PeerMemoryOffer make_peer_memory(std::size_t bytes) override {
+    return make_nccl_peer_memory(device_, nccl_, *this, bytes);
   }
 
  private:

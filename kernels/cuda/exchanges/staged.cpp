@@ -28,6 +28,11 @@ class StagedExchange final : public Exchange {
     send(out, count * ranks());
   }
 
+  PeerMemoryOffer make_peer_memory(std::size_t) override {
+    return {nullptr,
+            "they exchange through the hosts' memory, as NCCL is missing or off, or as ranks share a GPU"};
+  }
+
  private:
   std::size_t ranks() const { return static_cast<std::size_t>(size()); }
 

@@ -80,7 +80,8 @@ class BackwardMember {
   __device__ void load_weights() const {
     const int hidden = a_.at.hidden(), U = a_.at.units;
     const int count = hidden * kGates / 8;  // of eight values
-    copy_to_shared(a_.weights + static_cast<std::int64_t>(me_.index) * count, memory_.weights, count);
+    copy_to_shared(a_.weights + static_cast<std::int64_t>(me_.index_on_rank()) * count, memory_.weights,
+                   count);
     if (me_.is_normalized() && me_.thread < kUnits) {
       for (int which = 0; which < 4; ++which)
         memory_.gain_h[which * kUnits + me_.unit] = a_.parameters.gain_h[(me_.p * 4 + which) * U + me_.u];
@@ -229,7 +230,7 @@ class BackwardMember {
         if (me_.is_normalized() && valid)
           da = normalization_gradient({0, memory_.scale_h[row]}, memory_.n_h[i],
                                       memory_.gain_h[which * kUnits + me_.unit] * da, 0, memory_.mean_h[row]);
-        to[which * kUnits] = __float2bfloat16_rn(da);
+        me_.exchange(to + which * kUnits, da);
       }
     });
   }

@@ -76,7 +76,8 @@ class ForwardMember {
   __device__ void load_weights() const {
     const int hidden = a_.at.hidden(), U = a_.at.units;
     const int count = hidden * kGates / 8;  // of eight values
-    copy_to_shared(a_.weights + static_cast<std::int64_t>(me_.index) * count, memory_.weights, count);
+    copy_to_shared(a_.weights + static_cast<std::int64_t>(me_.index_on_rank()) * count, memory_.weights,
+                   count);
     if (me_.thread >= kUnits) return;
     const CellParameters& w = a_.parameters;
     for (int which = 0; which < 4; ++which) {
@@ -224,8 +225,8 @@ class ForwardMember {
     __nv_bfloat16* h = me_.exchanged(epoch_of(t), a_.at.hidden());
     me_.for_cells([&](int row, int cell) {
       if (me_.is_real(row))
-        h[static_cast<std::int64_t>(row) * a_.at.hidden() + me_.unit_of_layer()] =
-            __float2bfloat16_rn(memory_.h[cell]);
+        me_.exchange(h + static_cast<std::int64_t>(row) * a_.at.hidden() + me_.unit_of_layer(),
+                     memory_.h[cell]);
     });
   }
 
@@ -245,9 +246,9 @@ class ForwardMember {
   __device__ std::int64_t rounded_row(const LanePlace& place, int t) const {
     return (static_cast<std::int64_t>(place.d) * (a_.at.max_steps + 1) + t) * a_.at.rows + place.r;
   }
-  /// By one member for all.
+  /// By one member of the rank for all.
   __device__ void save(const SavedNormals& of, int row, int t, const Normal& normal) const {
-    if (me_.index != 0) return;
+    if (me_.index_on_rank() != 0) return;
     of.mean[me_.statistics(row, t)] = normal.mean;
     of.scale[me_.statistics(row, t)] = normal.scale;
   }

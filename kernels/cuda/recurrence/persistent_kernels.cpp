@@ -34,12 +34,17 @@ void check_residency(const PersistentPlan& plan, const cudaDeviceProp& device) {
                       blocks, multiprocessors, on_each));
 }
 
-void check_no_stall(const Stall& stall, const PersistentGrid& grid, const char* direction) {
-  check(stall.is_claimed == 0,
-        fmt::format("persistent recurrence, {}: block {} (team {}, member {}) waited too long in step {} for "
-                    "{}; is the GPU shared with other work?",
-                    direction, stall.block, stall.block / grid.members, stall.block % grid.members,
-                    stall.step, name_of(stall.signal)));
+void check_no_stall(const Stall& stall, const PersistentGrid& grid, int rank, const char* direction) {
+  if (stall.is_claimed == 0) return;
+  const bool is_alone = grid.ranks == 1;
+  const int members = grid.own_members();
+  check(false,
+        fmt::format(
+            "persistent recurrence, {}: block {}{} (team {}, member {}) waited too long in step {} for "
+            "{}; is the GPU shared with other work{}?",
+            direction, stall.block, is_alone ? "" : fmt::format(" of model rank {} of {}", rank, grid.ranks),
+            stall.block / members, rank * members + stall.block % members, stall.step, name_of(stall.signal),
+            is_alone ? "" : ", or is a model rank gone"));
 }
 
 }  // namespace lamina::cuda

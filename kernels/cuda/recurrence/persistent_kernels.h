@@ -8,6 +8,9 @@
 // W_h and what it multiplies are bfloat16, everything else is float. With LN, W_h is centred: each column's
 // mean over the 4H rows is subtracted before rounding, so that the mean of W_h h is 0 and nobody exchanges
 // it. What members say of a row is summed by all of them in the same order: all have the same bits.
+//
+// Over a model axis the kernels of all ranks run at once, and members say everything to all ranks. What
+// others say is then in a window of peer memory (peer_memory.h) that lies alike on all ranks.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -15,6 +18,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/peer_memory.h"
 #include "kernels/cuda/recurrence/persistent_plan.h"
 #include "kernels/cuda/recurrence/sequence.h"
 #include "kernels/cuda/recurrence/signals.h"
@@ -32,11 +36,13 @@ struct PersistentArrays {
   int steps = 0;
   CellParameters parameters;
   const std::int32_t* lengths = nullptr;  ///< [D, R]; null: all rows are valid
-  const uint4* weights = nullptr;         ///< of each member, packed as fragments
-  __nv_bfloat16* exchanged = nullptr;     ///< [2, rows, H] h forward, [2, rows, 4H] da_h backward
-  unsigned* flags = nullptr;              ///< [teams, members]
-  Word* gate_words = nullptr;             ///< LN: [2, rows, members]
-  WordPair* cell_words = nullptr;         ///< LN: [2, rows, members]
+  const uint4* weights = nullptr;         ///< of each member of this rank, packed as fragments
+  PeerWindows peers;
+  // In this rank's window, and filled by all ranks.
+  __nv_bfloat16* exchanged = nullptr;  ///< [2, rows, H] h forward, [2, rows, 4H] da_h backward
+  unsigned* flags = nullptr;           ///< [teams, members]
+  Word* gate_words = nullptr;          ///< LN: [2, rows, members]
+  WordPair* cell_words = nullptr;      ///< LN: [2, rows, members]
   Stall* stall = nullptr;
   unsigned long long spin_limit = kSpinLimit;
 
@@ -50,9 +56,10 @@ struct PersistentArrays {
 
 struct PersistentForward {
   PersistentArrays arrays;
-  const float* a_x = nullptr;          ///< [D, P, S, R, 4U]; without LN the memory of the gates
-  SavedNormals of_x;                   ///< LN
-  const float* h_first = nullptr;      ///< [D, R, H]
+  const float* a_x = nullptr;      ///< [D, P, S, R, 4U]; without LN the memory of the gates
+  SavedNormals of_x;               ///< LN
+  const float* h_first = nullptr;  ///< [D, R, H]
+  // Of the units of this rank.
   float* output = nullptr;             ///< [D, steps, R, H]
   __nv_bfloat16* rounded_h = nullptr;  ///< [D, S+1, R, H], from its second step on; for the gradients
 };
@@ -62,24 +69,35 @@ struct PersistentBackward {
   const float* d_output = nullptr;  ///< [D, P, steps, R, U]
 };
 
-/// `exchanged`, flags and words must be zeros but for h before the first step. `blocks` is for tests.
+/// Their window must be zeros but for h before the first step, before any rank begins. `blocks`: for tests.
 void run_persistent(const Device& device, const PersistentForward& forward, int blocks);
 void run_persistent(const Device& device, const PersistentBackward& backward, int blocks);
 
 /// Throws InternalError unless all blocks of both kernels can run at once on the device.
 void check_residency(const PersistentPlan& plan, const cudaDeviceProp& device);
 
-/// Throws InternalError that names the block, its step and what it waited for, if there is one.
-void check_no_stall(const Stall& stall, const PersistentGrid& grid, const char* direction);
+/// Throws InternalError that names the block of model rank `rank`, its step and what it waited for, if there
+/// is one.
+void check_no_stall(const Stall& stall, const PersistentGrid& grid, int rank, const char* direction);
 
-/// mean [H] of the columns of W_h [P, 4U, H].
-void mean_of_columns(const Device& device, const Sequence& at, const float* W_h, float* mean);
-/// The fragments of all members, from W_h - mean; `mean` may be null. Each of `forward` and `backward`: 4 H^2
-/// values.
-void pack_weights(const Device& device, const Sequence& at, int units, const float* W_h, const float* mean,
-                  __nv_bfloat16* forward, __nv_bfloat16* backward);
+/// Sums over the 4U rows of each of `blocks` blocks of W_h [blocks, 4U, H]: sums [blocks, H].
+void sum_columns(const Device& device, const Sequence& at, int blocks, const float* W_h, float* sums);
+/// mean [H] of the columns of W_h, from the sums of all blocks [G, H].
+void mean_of_columns(const Device& device, const Sequence& at, const float* sums, float* mean);
 
-/// The means of dn and dn n of every row, for both LNs of the gates, from dz. Of invalid rows: zeros.
+/// What the members of a rank have of W_h - mean: forward the rows of their units, backward the columns.
+struct MemberWeights {
+  const float* rows = nullptr;       ///< [P, 4U, H]
+  const float* columns = nullptr;    ///< [G, 4U, …], those of this rank
+  std::int64_t row_of_columns = 0;   ///< elements from one row of them to the next
+  const float* mean = nullptr;       ///< [H], or null
+  int first_unit = 0;                ///< of this rank
+  __nv_bfloat16* forward = nullptr;  ///< out: the fragments of all members, 4 H P U values each
+  __nv_bfloat16* backward = nullptr;
+};
+void pack_weights(const Device& device, const Sequence& at, int units, const MemberWeights& weights);
+
+/// The sums of dn and dn n of every row, for both LNs of the gates, from dz. Of invalid rows: zeros.
 struct RowSums {
   Sequence at;
   int steps = 0;
@@ -87,8 +105,11 @@ struct RowSums {
   const std::int32_t* lengths = nullptr;
   const float *dz = nullptr, *a_h = nullptr, *a_x = nullptr;  ///< [D, P, S, R, 4U]
   SavedNormals of_h, of_x;
-  SavedNormals sums_h, sums_x;  ///< out
+  float *sums_h = nullptr, *sums_x = nullptr;  ///< out: of each block, [P, 2, S, D, R]
 };
 void sum_rows(const Device& device, const RowSums& rows);
+/// Their means over the 4H gates, from the sums of all blocks [G, 2, S, D, R].
+void merge_rows(const Device& device, const Sequence& at, int steps, const float* sums,
+                const SavedNormals& means);
 
 }  // namespace lamina::cuda

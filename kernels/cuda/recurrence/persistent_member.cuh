@@ -24,18 +24,20 @@ struct Member {
   static constexpr int kRowsAtOnce = kPersistentThreads / kUnits;
 
   const PersistentArrays& arrays;
-  int team, index;          ///< of this member
+  int team, index;          ///< of this member; the index counts over all ranks
+  bool has_peers;           ///< on other GPUs
   int first_lane, lanes;    ///< of the team
   int thread, warp, lane;   ///< `lane` within the warp
   int unit, first_row;      ///< of this thread, within the member and the team
-  int p, u;                 ///< the unit's block, and its place in the block
+  int p, u;                 ///< the unit's block, of those of this rank, and its place in the block
   const int* lengths;       ///< of the team's rows, in shared memory
   const LanePlace* places;  ///< likewise
 
   __device__ Member(const PersistentArrays& of, int* lengths_of_rows, LanePlace* places_of_rows)
       : arrays(of),
-        team(static_cast<int>(blockIdx.x) / of.grid.members),
-        index(static_cast<int>(blockIdx.x) % of.grid.members),
+        team(static_cast<int>(blockIdx.x) / of.grid.own_members()),
+        index(of.peers.own * of.grid.own_members() + static_cast<int>(blockIdx.x) % of.grid.own_members()),
+        has_peers(of.peers.count > 1),
         first_lane(team * of.grid.rows),
         lanes(min(of.grid.rows, of.at.lanes() - first_lane)),
         thread(static_cast<int>(threadIdx.x)),
@@ -43,8 +45,8 @@ struct Member {
         lane(thread % 32),
         unit(thread % kUnits),
         first_row(thread / kUnits),
-        p((index * kUnits + unit) / of.at.units),
-        u((index * kUnits + unit) % of.at.units),
+        p((index_on_rank() * kUnits + unit) / of.at.units),
+        u((index_on_rank() * kUnits + unit) % of.at.units),
         lengths(lengths_of_rows),
         places(places_of_rows) {
     for (int row = thread; row < of.grid.rows; row += kPersistentThreads) {
@@ -55,6 +57,7 @@ struct Member {
     __syncthreads();
   }
 
+  __device__ int index_on_rank() const { return index - arrays.peers.own * arrays.grid.own_members(); }
   __device__ bool is_normalized() const { return arrays.at.normalized; }
   /// Rows of padding are not.
   __device__ bool is_valid(int row, int t) const { return t < lengths[row]; }
@@ -99,15 +102,23 @@ struct Member {
         static_cast<std::int64_t>(epoch % 2) * arrays.grid.all_rows() + team * arrays.grid.rows;
     return arrays.exchanged + rows * width;
   }
+  /// To a place of exchanged(), on all ranks.
+  __device__ void exchange(__nv_bfloat16* to, float value) const {
+    const __nv_bfloat16 rounded = __float2bfloat16_rn(value);
+    *to = rounded;
+    if (!has_peers) return;
+    for (int rank = 0; rank < arrays.peers.count; ++rank)
+      if (rank != arrays.peers.own) *arrays.peers.of(rank, to) = rounded;
+  }
   /// Says that all of this block's exchanged values of an epoch are written.
   __device__ void raise_flag(unsigned epoch) const {
-    if (thread == 0) store_flag(arrays.flags + team * arrays.grid.members + index, epoch);
+    if (thread == 0) store_flag(arrays.peers, arrays.flags + team * arrays.grid.members + index, epoch);
   }
   /// For a warp: waits for members [begin, end) of its team.
   __device__ void wait_for_flags(Watch& watch, unsigned epoch, int begin, int end, int step) const {
     for (int other = begin + lane; other < end; other += 32) {
       const unsigned* flag = arrays.flags + team * arrays.grid.members + other;
-      watch.wait(step, Signal::rows, [&] { return load_flag(flag) >= epoch; });
+      watch.wait(step, Signal::rows, [&] { return load_flag(flag, has_peers) >= epoch; });
     }
     __syncwarp();
   }
@@ -121,18 +132,19 @@ struct Member {
   }
   /// By the first thread of a row.
   __device__ void say(int row, unsigned epoch, float value) const {
-    if (unit == 0 && is_real(row)) store_word(words(arrays.gate_words, epoch, row) + index, {value, epoch});
+    if (unit != 0 || !is_real(row)) return;
+    store_word(arrays.peers, words(arrays.gate_words, epoch, row) + index, {value, epoch});
   }
   __device__ void say(int row, unsigned epoch, float first, float second) const {
     if (unit != 0 || !is_real(row)) return;
     WordPair* to = words(arrays.cell_words, epoch, row) + index;
-    store_word(&to->first, {first, epoch});
-    store_word(&to->second, {second, epoch});
+    store_word(arrays.peers, &to->first, {first, epoch});
+    store_word(arrays.peers, &to->second, {second, epoch});
   }
   __device__ void hear(Word& word, const Word* from, Watch& watch, unsigned epoch, int step) const {
     if (word.epoch == epoch) return;
     watch.wait(step, Signal::gate_numbers, [&] {
-      word = load_word(from);
+      word = load_word(from, has_peers);
       return word.epoch == epoch;
     });
   }
@@ -140,25 +152,32 @@ struct Member {
     const auto is_there = [&] { return words.first.epoch == epoch && words.second.epoch == epoch; };
     if (is_there()) return;
     watch.wait(step, Signal::cell_numbers, [&] {
-      words = load_words(from);
+      words = load_words(from, has_peers);
       return is_there();
     });
   }
-  static __device__ Word look(const Word* from) { return load_word(from); }
-  static __device__ WordPair look(const WordPair* from) { return load_words(from); }
+  __device__ Word look(const Word* from) const { return load_word(from, has_peers); }
+  __device__ WordPair look(const WordPair* from) const { return load_words(from, has_peers); }
 
   /// use(row, heard) by a warp for each of its rows, with what all members said: heard[i] is of member
   /// lane + 32 i, and 0 where there is none. Several rows are looked up at a time.
   template <int kRows, class W, class Use>
   __device__ void for_heard_rows(W* all, Watch& watch, unsigned epoch, int step, const Use& use) const {
+    if (arrays.grid.members <= 32 * kUsualWordsOfLane)  // the others need more registers
+      for_heard_rows<kRows, kUsualWordsOfLane>(all, watch, epoch, step, use);
+    else
+      for_heard_rows<kRows, kMostWordsOfLane>(all, watch, epoch, step, use);
+  }
+  template <int kRows, int kWords, class W, class Use>
+  __device__ void for_heard_rows(W* all, Watch& watch, unsigned epoch, int step, const Use& use) const {
     const int members = arrays.grid.members;
     for (int first = warp; first < lanes; first += kRows * kPersistentWarps) {
-      W heard[kRows][kMostWordsOfLane];
+      W heard[kRows][kWords];
 #pragma unroll
       for (int k = 0; k < kRows; ++k) {
         const int row = first + k * kPersistentWarps;
 #pragma unroll
-        for (int i = 0; i < kMostWordsOfLane; ++i) {
+        for (int i = 0; i < kWords; ++i) {
           heard[k][i] = {};
           if (row < lanes && lane + 32 * i < members)
             heard[k][i] = look(words(all, epoch, row) + lane + 32 * i);
@@ -169,7 +188,7 @@ struct Member {
         const int row = first + k * kPersistentWarps;
         if (row >= lanes) break;
 #pragma unroll
-        for (int i = 0; i < kMostWordsOfLane; ++i)
+        for (int i = 0; i < kWords; ++i)
           if (lane + 32 * i < members)
             hear(heard[k][i], words(all, epoch, row) + lane + 32 * i, watch, epoch, step);
         use(row, heard[k]);
@@ -182,7 +201,7 @@ struct Member {
     for_heard_rows<4>(arrays.gate_words, watch, epoch, step, [&](int row, const auto& heard) {
       float sum = 0;
 #pragma unroll
-      for (int i = 0; i < kMostWordsOfLane; ++i) sum = sum + heard[i].value;
+      for (const Word& word : heard) sum = sum + word.value;
       sum = sum_of_lanes(sum);
       if (lane == 0) use(row, sum);
     });
@@ -193,9 +212,9 @@ struct Member {
     for_heard_rows<2>(arrays.cell_words, watch, epoch, step, [&](int row, const auto& heard) {
       RowPair sums;
 #pragma unroll
-      for (int i = 0; i < kMostWordsOfLane; ++i) {
-        sums.first = sums.first + heard[i].first.value;
-        sums.second = sums.second + heard[i].second.value;
+      for (const WordPair& words : heard) {
+        sums.first = sums.first + words.first.value;
+        sums.second = sums.second + words.second.value;
       }
       sums = {sum_of_lanes(sums.first), sum_of_lanes(sums.second)};
       if (lane == 0) use(row, sums);
@@ -209,10 +228,10 @@ struct Member {
     for_heard_rows<2>(arrays.cell_words, watch, epoch, step, [&](int row, const auto& heard) {
       float sum = 0, squares = 0;
 #pragma unroll
-      for (int i = 0; i < kMostWordsOfLane; ++i) sum = sum + heard[i].first.value;
+      for (const WordPair& words : heard) sum = sum + words.first.value;
       const float mean = sum_of_lanes(sum) / static_cast<float>(members);
 #pragma unroll
-      for (int i = 0; i < kMostWordsOfLane; ++i) {
+      for (int i = 0; i < static_cast<int>(sizeof heard / sizeof heard[0]); ++i) {
         if (lane + 32 * i >= members) continue;
         const float distance = heard[i].first.value - mean;
         squares = squares + fmaf(distance * distance, static_cast<float>(kUnits), heard[i].second.value);

@@ -13,10 +13,12 @@ constexpr int kLeastMajorVersion = 8;  // of the compute capability: mma with bf
 
 int rounded_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
 
+int ranks_of(const RecurrenceShape& shape) { return shape.tiling.blocks.count / shape.tiling.blocks.local; }
+
 // Cuts the lanes among as many teams as there is room for.
-PersistentGrid grid_of(int units, int hidden, int lanes, int multiprocessors) {
-  PersistentGrid grid{.units = units, .members = hidden / units};
-  const int room = multiprocessors / grid.members;
+PersistentGrid grid_of(int units, int ranks, int hidden, int lanes, int multiprocessors) {
+  PersistentGrid grid{.units = units, .members = hidden / units, .ranks = ranks};
+  const int room = grid.own_members() == 0 ? 0 : multiprocessors / grid.own_members();
   if (room == 0) return grid;
   const int teams = std::min(room, rounded_up(lanes, kTileRows) / kTileRows);
   grid.rows = rounded_up((lanes + teams - 1) / teams, kTileRows);
@@ -27,9 +29,15 @@ PersistentGrid grid_of(int units, int hidden, int lanes, int multiprocessors) {
 
 PersistentPlan plan_of(PersistentGrid grid, int hidden, const cudaDeviceProp& device) {
   PersistentPlan plan;
+  if (hidden / grid.ranks % grid.units != 0) {
+    plan.why_not = fmt::format("--hidden {} over {} model ranks does not divide into members of {} units",
+                               hidden, grid.ranks, grid.units);
+    return plan;
+  }
   if (grid.teams == 0 || grid.members > kMostMembers) {
     plan.why_not = fmt::format("--hidden {} needs {} multiprocessors with {} units on each, of {}", hidden,
-                               grid.members, grid.units, std::min(device.multiProcessorCount, kMostMembers));
+                               grid.own_members(), grid.units,
+                               std::min(device.multiProcessorCount, kMostMembers / grid.ranks));
     return plan;
   }
   for (;; --grid.row_tiles) {
@@ -54,28 +62,25 @@ std::string why_never(const RecurrenceShape& shape, const cudaDeviceProp& device
   if (shape.precision != Precision::bf16)
     return fmt::format("its weights are bf16, and --precision is {}",
                        shape.precision == Precision::tf32 ? "tf32" : "f32");
-  if (shape.tiling.blocks.local != shape.tiling.blocks.count)
-    return "the hidden units are split over model ranks";
   if (shape.hidden % kTileDepth != 0)
     return fmt::format("--hidden {} is no multiple of {}", shape.hidden, kTileDepth);
   return {};
 }
 
-}  // namespace
-
-PersistentPlan plan_persistent(const RecurrenceShape& shape, const cudaDeviceProp& device, int units) {
+PersistentPlan plan_on(int ranks, int lanes, int units, const RecurrenceShape& shape,
+                       const cudaDeviceProp& device) {
   PersistentPlan refused;
   refused.why_not = why_never(shape, device);
   if (!refused.fits()) return refused;
-  const PersistentGrid grid =
-      grid_of(units, shape.hidden, shape.tiling.local_lanes(), device.multiProcessorCount);
+  const PersistentGrid grid = grid_of(units, ranks, shape.hidden, lanes, device.multiProcessorCount);
   return plan_of(grid, shape.hidden, device);
 }
 
-PersistentPlan plan_persistent(const RecurrenceShape& shape, const cudaDeviceProp& device) {
-  PersistentPlan best = plan_persistent(shape, device, 8);
+PersistentPlan best_plan_on(int ranks, int lanes, const RecurrenceShape& shape,
+                            const cudaDeviceProp& device) {
+  PersistentPlan best = plan_on(ranks, lanes, 8, shape, device);
   for (const int units : {16, 32}) {
-    const PersistentPlan plan = plan_persistent(shape, device, units);
+    const PersistentPlan plan = plan_on(ranks, lanes, units, shape, device);
     // Every member reads all rows of its team in every step: the fewer the better. Of refusals, the first
     // with enough multiprocessors says most.
     const bool is_better = plan.fits() ? !best.fits() || plan.grid.rows < best.grid.rows
@@ -83,6 +88,21 @@ PersistentPlan plan_persistent(const RecurrenceShape& shape, const cudaDevicePro
     if (is_better) best = plan;
   }
   return best;
+}
+
+}  // namespace
+
+PersistentPlan plan_persistent(const RecurrenceShape& shape, const cudaDeviceProp& device, int units) {
+  return plan_on(ranks_of(shape), shape.tiling.local_lanes(), units, shape, device);
+}
+
+PersistentPlan plan_persistent(const RecurrenceShape& shape, const cudaDeviceProp& device) {
+  const int ranks = ranks_of(shape), lanes = shape.tiling.local_lanes();
+  for (int fewer = 1; fewer <= ranks; fewer *= 2)
+    for (int some = shape.tiling.batch(); some >= shape.tiling.rows; some /= 2)
+      if (const PersistentPlan plan = best_plan_on(fewer, some, shape, device); plan.fits())
+        return plan_on(ranks, lanes, plan.grid.units, shape, device);
+  return best_plan_on(ranks, lanes, shape, device);
 }
 
 }  // namespace lamina::cuda

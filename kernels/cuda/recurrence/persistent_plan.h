@@ -1,8 +1,10 @@
-// Whether one GPU can run all time steps of a layer in one kernel, and how it would be cut.
+// Whether one GPU, or those of a model axis together, can run all time steps of a layer in one kernel, and
+// how it would be cut.
 //
 // The thread blocks form *teams*. A team has all of W_h on chip, each of its *members* (one thread block, one
 // multiprocessor) the weights of some units with all four gates; and it has lanes of its own, so teams never
-// wait for each other.
+// wait for each other. The members of a team are spread over the model ranks, each on the rank that has its
+// units.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -21,8 +23,8 @@ inline constexpr int kPersistentWarps = kPersistentThreads / 32;
 inline constexpr int kTileRows = 16;
 /// Values of k that a warp multiplies at a time; H must divide by it.
 inline constexpr int kTileDepth = 32;
-/// Words of one row that a lane reads; with 32 lanes, so many members.
-inline constexpr int kMostWordsOfLane = 5;
+/// Words of one row that a lane reads; with 32 lanes, so many members. A GPU alone has room for fewer.
+inline constexpr int kUsualWordsOfLane = 5, kMostWordsOfLane = 8;
 inline constexpr int kMostMembers = 32 * kMostWordsOfLane;
 
 /// Tiles of 16 rows that members with so many units can sum up at a time in registers.
@@ -31,11 +33,13 @@ __host__ __device__ constexpr int most_row_tiles(int units) { return 32 / units;
 struct PersistentGrid {
   int units = 0;    ///< of a member: 8, 16 or 32
   int members = 0;  ///< of a team: H / units
+  int ranks = 1;    ///< of the model axis, on which they are
   int teams = 0;
   int rows = 0;       ///< of a team: lanes, padded to tiles; the last team may have fewer
   int row_tiles = 0;  ///< that are multiplied at a time
 
-  __host__ __device__ int blocks() const { return teams * members; }
+  __host__ __device__ int own_members() const { return members / ranks; }   ///< of a team on this rank
+  __host__ __device__ int blocks() const { return teams * own_members(); }  ///< of this rank
   __host__ __device__ int all_rows() const { return teams * rows; }
   friend bool operator==(const PersistentGrid&, const PersistentGrid&) = default;
 };
@@ -48,8 +52,10 @@ struct PersistentPlan {
   bool fits() const { return why_not.empty(); }
 };
 
-/// As few lanes in a team as can be; of cuts with equally few, the one with the fewest units on a member.
-/// Needs no GPU.
+/// As few lanes in a team as can be; of cuts with equally few, the one with the fewest units on a member. As
+/// the units of a member are part of the result, they are those of the shortest model axis on which the layer
+/// fits with the whole batch, or else with half of it, a quarter, …, down to one lane group: on any grid, and
+/// in any passes. Needs no GPU.
 PersistentPlan plan_persistent(const RecurrenceShape& shape, const cudaDeviceProp& device);
 /// The same with so many units of a member.
 PersistentPlan plan_persistent(const RecurrenceShape& shape, const cudaDeviceProp& device, int units);

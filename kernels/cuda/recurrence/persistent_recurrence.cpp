@@ -2,9 +2,9 @@
 
 #include <fmt/format.h>
 
-#include "kernels/cuda/exchanges/alone.h"
 #include "kernels/cuda/recurrence/per_step_recurrence.h"
 #include "kernels/cuda/recurrence/persistent_kernels.h"
+#include "kernels/cuda/recurrence/persistent_window.h"
 #include "runtime/error.h"
 
 namespace lamina::cuda {
@@ -12,62 +12,120 @@ namespace {
 
 std::size_t size(std::int64_t n) { return static_cast<std::size_t>(n); }
 
-/// Before the base class that needs it.
-struct OwnExchange {
-  std::unique_ptr<Exchange> alone;
-};
+/// A rank has its own units only: the kernels exchange what the schedules differ in.
+RecurrenceShape sharded(RecurrenceShape shape) {
+  shape.exchange = lamina::Exchange::sharded;
+  return shape;
+}
 
-class PersistentRecurrence final : OwnExchange, public PerStepRecurrence {
+class PersistentRecurrence final : public PerStepRecurrence {
  public:
-  PersistentRecurrence(Device& device, const RecurrenceShape& shape, const PersistentPlan& plan);
+  PersistentRecurrence(Device& device, const RecurrenceShape& shape, Exchange& model_axis,
+                       const PersistentPlan& plan, std::unique_ptr<PeerMemory> window);
 
   void set_parameters(const LstmParameters<const float>& parameters) override;
 
  private:
   void run_forward_steps() override;
   void run_backward_steps() override;
-  PersistentArrays arrays(const __nv_bfloat16* weights, __nv_bfloat16* exchanged);
+
+  void measure_columns();
+  const float* own_columns();
+  /// Nobody has said anything in the part of the window that the pass uses.
+  void begin_pass();
+  template <class T>
+  T* in_window(std::size_t offset) const {
+    const std::size_t pass = passes_ % 2 * layout_.bytes;
+    return reinterpret_cast<T*>(window_->windows().base[axis_.rank()] + pass + offset);
+  }
+  PersistentArrays arrays(const __nv_bfloat16* weights);
+  /// Of all ranks, of which the kernel has written the units of this one.
+  void gather_output();
   void sum_rows_of_gates();
-  /// Nobody has said anything.
-  void clear_signals();
   void check_end(const char* direction);
 
   PersistentGrid grid_;
-  Buffer<float> mean_;                                        ///< LN: [H] of the columns of W_h
-  Buffer<__nv_bfloat16> forward_weights_, backward_weights_;  ///< of each member, packed
-  Buffer<__nv_bfloat16> states_, state_gradients_;            ///< [2, rows, H], [2, rows, 4H]
-  Buffer<unsigned> flags_;                                    ///< [teams, members]
-  Buffer<Word> gate_words_;                                   ///< LN: [2, rows, members]
-  Buffer<WordPair> cell_words_;                               ///< LN: [2, rows, members]
-  Buffer<Stall> stall_;                                       ///< [1]
+  PassLayout layout_;
+  std::unique_ptr<PeerMemory> window_;  ///< two PassLayouts
+  Meeting meeting_;
+  std::size_t passes_ = 0;
+  Buffer<float> column_sums_, mean_;  ///< LN: [K, H] and [H] of the columns of W_h
+  Buffer<float> all_column_sums_;     ///< LN, several ranks: [G, H]
+  Buffer<float> column_shares_;       ///< several ranks: of each, the columns of W_h [M, K, 4U, H/M]
+  Buffer<float> own_columns_;         ///< several ranks: [G, 4U, H/M]
+  Buffer<__nv_bfloat16> forward_weights_, backward_weights_;  ///< of each member of this rank, packed
+  Buffer<float> row_sums_h_, row_sums_x_;                     ///< LN: [K, 2, S, D, R]
+  Buffer<float> output_of_rank_, output_of_ranks_;  ///< several ranks: [D, K, S*R, U], [M, D, K, S*R, U]
+  Buffer<Stall> stall_;                             ///< [1]
 };
 
-PersistentRecurrence::PersistentRecurrence(Device& device, const RecurrenceShape& shape,
-                                           const PersistentPlan& plan)
-    : OwnExchange{make_exchange_alone(device)}, PerStepRecurrence(device, shape, *alone), grid_(plan.grid) {
-  const std::size_t H = size(hidden()), rows = 2 * size(grid_.all_rows()), members = size(grid_.members);
+PersistentRecurrence::PersistentRecurrence(Device& device, const RecurrenceShape& shape, Exchange& model_axis,
+                                           const PersistentPlan& plan, std::unique_ptr<PeerMemory> window)
+    : PerStepRecurrence(device, sharded(shape), model_axis),
+      grid_(plan.grid),
+      layout_(grid_, shape.hidden, at_.normalized),
+      window_(std::move(window)),
+      meeting_(device, model_axis) {
+  const std::size_t H = size(hidden()), own_units = size(at_.own_blocks * at_.units);
   check_residency(plan, device.properties());
-  forward_weights_ = device.allocate<__nv_bfloat16>(4 * H * H);
-  backward_weights_ = device.allocate<__nv_bfloat16>(4 * H * H);
-  states_ = device.allocate<__nv_bfloat16>(rows * H);
-  state_gradients_ = device.allocate<__nv_bfloat16>(rows * 4 * H);
-  flags_ = device.allocate<unsigned>(size(grid_.blocks()));
+  forward_weights_ = device.allocate<__nv_bfloat16>(4 * H * own_units);
+  backward_weights_ = device.allocate<__nv_bfloat16>(4 * H * own_units);
   stall_ = device.allocate<Stall>(1);
+  if (axis_.size() > 1) {
+    column_shares_ = device.allocate<float>(4 * own_units * H);
+    own_columns_ = device.allocate<float>(4 * own_units * H);
+    output_of_rank_ = device.allocate<float>(size(at_.groups * tile_rows()) * own_units);
+    output_of_ranks_ = device.allocate<float>(size(at_.groups * tile_rows()) * H);
+  }
   if (!at_.normalized) return;
+  column_sums_ = device.allocate<float>(size(at_.own_blocks) * H);
   mean_ = device.allocate<float>(H);
-  gate_words_ = device.allocate<Word>(rows * members);
-  cell_words_ = device.allocate<WordPair>(rows * members);
+  if (axis_.size() > 1) all_column_sums_ = device.allocate<float>(size(at_.all_blocks) * H);
+  for (Buffer<float>* sums : {&row_sums_h_, &row_sums_x_})
+    *sums = device.allocate<float>(size(2 * std::int64_t{at_.own_blocks} * at_.max_steps * at_.lanes()));
 }
 
 void PersistentRecurrence::set_parameters(const LstmParameters<const float>& parameters) {
   PerStepRecurrence::set_parameters(parameters);
-  const float* W_h = W_h_.view().data();
-  if (at_.normalized) mean_of_columns(device_, at_, W_h, mean_.view().data());
-  pack_weights(device_, at_, grid_.units, W_h, mean_.view().data(), forward_weights_.view().data(),
-               backward_weights_.view().data());
+  if (at_.normalized) measure_columns();
+  const bool is_alone = axis_.size() == 1;
+  pack_weights(device_, at_, grid_.units,
+               {.rows = W_h_.view().data(),
+                .columns = is_alone ? W_h_.view().data() : own_columns(),
+                .row_of_columns = hidden() / axis_.size(),
+                .mean = mean_.view().data(),
+                .first_unit = shape_.tiling.blocks.first * at_.units,
+                .forward = forward_weights_.view().data(),
+                .backward = backward_weights_.view().data()});
 }
 
-PersistentArrays PersistentRecurrence::arrays(const __nv_bfloat16* weights, __nv_bfloat16* exchanged) {
+void PersistentRecurrence::measure_columns() {
+  const float* sums = column_sums_.view().data();
+  sum_columns(device_, at_, at_.own_blocks, W_h_.view().data(), column_sums_.view().data());
+  if (axis_.size() > 1) {
+    axis_.all_gather(sums, all_column_sums_.view().data(), column_sums_.size());
+    sums = all_column_sums_.view().data();
+  }
+  mean_of_columns(device_, at_, sums, mean_.view().data());
+}
+
+/// W_h has the rows of this rank's units, and its members' backward products need the columns.
+const float* PersistentRecurrence::own_columns() {
+  const std::int64_t H = hidden(), columns = H / axis_.size();
+  const int rows = 4 * at_.own_blocks * at_.units;
+  pack_blocks(device_, {W_h_.view().data(), columns, 0, H}, axis_.size(), 1, rows, static_cast<int>(columns),
+              column_shares_.view().data());
+  axis_.all_to_all(column_shares_.view().data(), own_columns_.view().data(), size(rows * columns));
+  return own_columns_.view().data();
+}
+
+void PersistentRecurrence::begin_pass() {
+  ++passes_;
+  device_.clear(in_window<unsigned char>(0), layout_.bytes);
+  device_.clear(stall_.view().data(), sizeof(Stall));
+}
+
+PersistentArrays PersistentRecurrence::arrays(const __nv_bfloat16* weights) {
   const StepArrays of_step = step_arrays(0);
   return {.at = at_,
           .grid = grid_,
@@ -75,10 +133,11 @@ PersistentArrays PersistentRecurrence::arrays(const __nv_bfloat16* weights, __nv
           .parameters = of_step.parameters,
           .lengths = lengths(),
           .weights = reinterpret_cast<const uint4*>(weights),
-          .exchanged = exchanged,
-          .flags = flags_.view().data(),
-          .gate_words = gate_words_.view().data(),
-          .cell_words = cell_words_.view().data(),
+          .peers = window_->windows(),
+          .exchanged = in_window<__nv_bfloat16>(layout_.exchanged),
+          .flags = in_window<unsigned>(layout_.flags),
+          .gate_words = in_window<Word>(layout_.gate_words),
+          .cell_words = in_window<WordPair>(layout_.cell_words),
           .stall = stall_.view().data(),
           .a_h = a_h_.view().data(),
           .gates = gates_.view().data(),
@@ -88,24 +147,15 @@ PersistentArrays PersistentRecurrence::arrays(const __nv_bfloat16* weights, __nv
           .of_c = of_c_};
 }
 
-void PersistentRecurrence::clear_signals() {
-  const auto clear = [&](auto& buffer) {
-    if (buffer.size() > 0) device_.clear(buffer.view().data(), buffer.size() * sizeof(*buffer.view().data()));
-  };
-  clear(flags_);
-  clear(gate_words_);
-  clear(cell_words_);
-  clear(stall_);
-}
-
 void PersistentRecurrence::run_forward_steps() {
-  clear_signals();
+  begin_pass();
   const float* h_first = h_first_.view().data();
   const std::int64_t group = at_.rows * hidden();
   round_blocks(device_, {h_first_.view().data(), group, 0, hidden()}, at_.groups, 1, at_.rows, shape_.hidden,
-               {states_.view().data(), group, 0, hidden()});
+               {in_window<__nv_bfloat16>(layout_.exchanged), group, 0, hidden()});
+  meeting_.put_on_stream();
   run_persistent(device_,
-                 PersistentForward{.arrays = arrays(forward_weights_.view().data(), states_.view().data()),
+                 PersistentForward{.arrays = arrays(forward_weights_.view().data()),
                                    .a_x = (at_.normalized ? a_x_ : gates_).view().data(),
                                    .of_x = of_x_,
                                    .h_first = h_first,
@@ -113,14 +163,26 @@ void PersistentRecurrence::run_forward_steps() {
                                    .rounded_h = rounded_h(0, 0)},
                  grid_.blocks());
   check_end("forward");
+  if (axis_.size() > 1) gather_output();
+}
+
+void PersistentRecurrence::gather_output() {
+  const int U = at_.units, K = at_.own_blocks, rows = steps_of_sequence();
+  const std::int64_t group = rows * hidden();
+  float *own = output_of_rank_.view().data(), *all = output_of_ranks_.view().data();
+  float* own_part = output_.data() + std::int64_t{shape_.tiling.blocks.first} * U;
+  pack_blocks(device_, {own_part, group, U, hidden()}, at_.groups, K, rows, U, own);
+  axis_.all_gather(own, all, size(std::int64_t{at_.groups} * K * rows * U));
+  place_blocks(device_, all, axis_.size(), at_.groups, K, rows, U, {output_.data(), group, U, hidden()});
+  round_h(1, steps_, {output_.data(), group, 0, hidden()});
 }
 
 void PersistentRecurrence::run_backward_steps() {
-  clear_signals();
+  begin_pass();
+  meeting_.put_on_stream();
   run_persistent(
       device_,
-      PersistentBackward{.arrays = arrays(backward_weights_.view().data(), state_gradients_.view().data()),
-                         .d_output = d_output_.data()},
+      PersistentBackward{.arrays = arrays(backward_weights_.view().data()), .d_output = d_output_.data()},
       grid_.blocks());
   check_end("backward");
   if (at_.normalized) sum_rows_of_gates();
@@ -137,26 +199,40 @@ void PersistentRecurrence::sum_rows_of_gates() {
                      .a_x = arrays.a_x,
                      .of_h = of_h_,
                      .of_x = of_x_,
-                     .sums_h = sums_h_,
-                     .sums_x = sums_x_});
+                     .sums_h = row_sums_h_.view().data(),
+                     .sums_x = row_sums_x_.view().data()});
+  const auto merge = [&](const Buffer<float>& own, const SavedNormals& means) {
+    const float* sums = own.view().data();
+    if (axis_.size() > 1) {
+      axis_.all_gather(sums, all_.view().data(), own.size());
+      sums = all_.view().data();
+    }
+    merge_rows(device_, at_, steps_, sums, means);
+  };
+  merge(row_sums_h_, sums_h_);
+  merge(row_sums_x_, sums_x_);
 }
 
 void PersistentRecurrence::check_end(const char* direction) {
   Stall stall;
   device_.to_host(stall_.view().data(), &stall, sizeof stall);
-  check_no_stall(stall, grid_, direction);
+  check_no_stall(stall, grid_, axis_.rank(), direction);
 }
 
 }  // namespace
 
-std::unique_ptr<Recurrence> make_persistent_recurrence(Device& device, const RecurrenceShape& shape) {
-  return make_persistent_recurrence(device, shape, plan_persistent(shape, device.properties()));
-}
-
 std::unique_ptr<Recurrence> make_persistent_recurrence(Device& device, const RecurrenceShape& shape,
-                                                       const PersistentPlan& plan) {
+                                                       Exchange& model_axis, const PersistentPlan& plan) {
   check(plan.fits(), "persistent recurrence: " + plan.why_not);
-  return std::make_unique<PersistentRecurrence>(device, shape, plan);
+  check(plan.grid.ranks == model_axis.size(), "persistent recurrence: the plan is for another model axis");
+  const PassLayout layout(plan.grid, shape.hidden, shape.normalization == Normalization::layer);
+  PeerMemoryOffer offer = model_axis.make_peer_memory(2 * layout.bytes);
+  if (offer.memory == nullptr)
+    throw UserError(
+        fmt::format("--time-loop persistent over {} model ranks needs GPUs that store into each "
+                    "other's memory: {}; use --time-loop steps",
+                    model_axis.size(), offer.why_not));
+  return std::make_unique<PersistentRecurrence>(device, shape, model_axis, plan, std::move(offer.memory));
 }
 
 }  // namespace lamina::cuda

@@ -1,19 +1,21 @@
 // The recurrence with all time steps in one kernel (persistent_kernels.h), for one GPU that has the whole
-// layer.
+// layer, or for those of a model axis.
 #pragma once
 
 #include <memory>
 
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/exchange.h"
 #include "kernels/cuda/recurrence/persistent_plan.h"
 #include "runtime/backend.h"
 
 namespace lamina::cuda {
 
-/// Only where plan_persistent() says that it fits. `device` must outlive it. forward() and backward() wait
-/// for the device, to see whether all blocks have come to their ends.
-std::unique_ptr<Recurrence> make_persistent_recurrence(Device& device, const RecurrenceShape& shape);
+/// `plan` must fit, and be the same on all ranks. `device` and `model_axis` must outlive the recurrence.
+/// UserError, on all ranks, where their GPUs do not reach each other's memory. forward() and backward() wait
+/// for the device, to see whether all blocks have come to their ends. Collective over the model axis, as is
+/// its end.
 std::unique_ptr<Recurrence> make_persistent_recurrence(Device& device, const RecurrenceShape& shape,
-                                                       const PersistentPlan& plan);
+                                                       Exchange& model_axis, const PersistentPlan& plan);
 
 }  // namespace lamina::cuda

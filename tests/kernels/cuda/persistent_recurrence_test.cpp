@@ -1,6 +1,7 @@
-// ctest: timeout=300
+// ctest: timeout=600
 // All time steps in one kernel, against the reference in double precision that rounds to bf16 where the
-// kernels do. So what is left is float's rounding, and the few values that it pushes to another bf16.
+// kernels do. So what is left is float's rounding, and the few values that it pushes to another bf16. And the
+// same bits on GPUs that share the hidden units.
 #include "kernels/cuda/recurrence/persistent_recurrence.h"
 
 #include <cuda_bf16.h>
@@ -10,15 +11,27 @@
 #include <cmath>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "kernels/backends.h"
+#include "kernels/cuda/exchange.h"
+#include "kernels/cuda/exchanges/alone.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/recurrence.h"
 #include "kernels/cuda/recurrence/persistent_kernels.h"
+#include "kernels/cuda/recurrence/persistent_member.cuh"
 #include "kernels/cuda/recurrence/signals.cuh"
+#include "kernels/cuda/shared_memory.cuh"
 #include "runtime/error.h"
 #include "tests/reference/layout.h"
 #include "tests/reference/lstm.h"
 #include "tests/support/close.h"
+#include "tests/support/cuda_backend/gpu_ranks.h"
 #include "tests/support/cuda_on_cpu/cuda_on_cpu.h"
+#include "tests/support/layer_cases.h"
+#include "tests/support/layer_conformance.h"
+#include "tests/support/nccl_on_cpu/nccl_on_cpu.h"
 #include "tests/support/random_values.h"
 
 namespace lamina::cuda {
@@ -52,10 +65,18 @@ struct Setting {
   int steps = 4, groups = 1, rows = 5, blocks = 2, inputs = 16, hidden = 64;
   Normalization normalization = Normalization::layer;
   bool lengths = false;
+  int rank = 0, ranks = 1;
 
   int lanes() const { return groups * rows; }
   bool is_normalized() const { return normalization == Normalization::layer; }
-  Tiling tiling() const { return {{groups, 0, groups}, {blocks, 0, blocks}, rows}; }
+  Tiling tiling() const { return {{groups, 0, groups}, Share::of(blocks, rank, ranks), rows}; }
+  /// As model rank `rank` of `ranks` sees it.
+  Setting on_rank(int which, int of) const {
+    Setting setting = *this;
+    setting.rank = which;
+    setting.ranks = of;
+    return setting;
+  }
   SequenceLayout sequence(int width) const { return {tiling(), steps, width}; }
   SequenceLayout states() const { return {tiling(), 1, hidden}; }
   BlockedShape parameter(const std::string& tensor) const {
@@ -146,12 +167,11 @@ LstmParameters<T> spans_of(Map& values) {
   return {of("W_x"), of("W_h"), of("gain_x"), of("gain_h"), of("bias"), of("gain_c"), of("bias_c")};
 }
 
-/// Forward and backward on the emulated GPU, so often; global tensors.
-Tensors run(const Setting& s, const Tensors& in, int times = 1) {
-  Device device(0);
+/// Forward and backward on one emulated GPU, so often; what it has of global tensors, and NaN elsewhere.
+Tensors run_on(Device& device, Exchange& model_axis, const Setting& s, const Tensors& in, int times) {
   PersistentPlan plan = plan_persistent(s.shape(), device.properties(), s.units);
   if (s.row_tiles > 0) plan.grid.row_tiles = s.row_tiles;
-  const auto recurrence = make_persistent_recurrence(device, s.shape(), plan);
+  const auto recurrence = make_persistent_recurrence(device, s.shape(), model_axis, plan);
   const Share all = s.tiling().blocks;
   std::map<std::string, OnDevice> parameters, gradients;
   for (const std::string& name : s.parameters()) {
@@ -163,9 +183,10 @@ Tensors run(const Setting& s, const Tensors& in, int times = 1) {
   OnDevice d_output(device, s.sequence(s.hidden).to_blocked<float>(in.at("d_output")));
   OnDevice h(device, s.states().to_full<float>(in.at("h")));
   OnDevice c(device, s.states().to_blocked<float>(in.at("c")));
-  OnDevice h_last(device, Floats(in.at("h").size(), NAN)), c_last(device, Floats(in.at("c").size(), NAN));
+  OnDevice h_last(device, Floats(in.at("h").size(), NAN)),
+      c_last(device, Floats(s.states().blocked_size(), NAN));
   OnDevice output(device, Floats(s.sequence(s.hidden).full_size(), NAN));
-  OnDevice d_input(device, Floats(s.sequence(s.inputs).full_size(), NAN));
+  OnDevice d_input(device, Floats(s.sequence(s.inputs).blocked_size(), NAN));
   const std::vector<int> lengths = lengths_of(s);
 
   recurrence->set_parameters(spans_of<const float>(parameters));
@@ -182,20 +203,40 @@ Tensors run(const Setting& s, const Tensors& in, int times = 1) {
         {.d_output = d_output.view(), .d_input = d_input.view(), .d_parameters = spans_of<float>(gradients)});
   }
 
-  Tensors out{{"output", Floats(s.sequence(s.hidden).global_size())},
-              {"d_x", Floats(s.sequence(s.inputs).global_size())},
-              {"h_last", Floats(s.states().global_size())},
-              {"c_last", Floats(s.states().global_size())}};
+  Tensors out{{"output", Floats(s.sequence(s.hidden).global_size(), NAN)},
+              {"d_x", Floats(s.sequence(s.inputs).global_size(), NAN)},
+              {"h_last", Floats(s.states().global_size(), NAN)},
+              {"c_last", Floats(s.states().global_size(), NAN)}};
+  for (OnDevice* of_all_ranks : {&output, &h_last})
+    EXPECT_THAT(of_all_ranks->host(), ::testing::Each(::testing::Not(::testing::IsNan())));
   s.sequence(s.hidden).from_full<float>(output.host(), out["output"]);
   s.sequence(s.inputs).from_blocked<float>(d_input.host(), out["d_x"]);
   s.states().from_full<float>(h_last.host(), out["h_last"]);
   s.states().from_blocked<float>(c_last.host(), out["c_last"]);
   for (auto& [name, gradient] : gradients) {
     Floats& global = out["d_" + name];
-    global.resize(in.at(name).size());
+    global.resize(in.at(name).size(), NAN);
     reference::from_blocks<float>(gradient.host(), s.parameter(name), all, global);
   }
   return out;
+}
+
+/// On one GPU; global tensors.
+Tensors run(const Setting& s, const Tensors& in, int times = 1) {
+  Device device(0);
+  const auto alone = make_exchange_alone(device);
+  return run_on(device, *alone, s, in, times);
+}
+
+/// On the GPUs of `ranks` model ranks; global tensors. A block of rank 0 may be slower than all others.
+Tensors run_on_ranks(int ranks, const Setting& s, const Tensors& in, int times = 1, int slow = -1) {
+  std::vector<Tensors> parts(size(ranks));
+  run_on_gpus(ranks, Gpus::one_each, [&](Device& device, Communicator& world) {
+    if (world.rank() == 0) slow_block = slow;
+    const auto model_axis = make_exchange(device, world);
+    parts[size(world.rank())] = run_on(device, *model_axis, s.on_rank(world.rank(), ranks), in, times);
+  });
+  return test::merged(parts);
 }
 
 /// The reference with bf16 operands.
@@ -339,7 +380,10 @@ void expect_agreement(const Setting& s) {
 
 class PersistentRecurrenceTest : public ::testing::TestWithParam<Setting> {
  protected:
-  void SetUp() override { cuda_on_cpu::reset(); }
+  void SetUp() override {
+    cuda_on_cpu::reset();
+    nccl_on_cpu::reset();
+  }
   void TearDown() override { cuda_on_cpu::reset(); }
 };
 
@@ -357,6 +401,18 @@ TEST_P(PersistentRecurrenceTest, GivesTheSameBitsWhoeverComesFirst) {
   }
 }
 
+TEST_P(PersistentRecurrenceTest, GivesTheSameBitsOnEveryModelAxis) {
+  const Setting& s = GetParam();
+  cuda_on_cpu::set_multiprocessors(s.multiprocessors);
+  const Tensors in = inputs_of(s);
+  const Tensors expected = run(s, in);
+
+  for (int ranks = 2; ranks <= s.blocks && s.hidden / ranks % s.units == 0; ranks *= 2)
+    for (const auto& [name, values] : run_on_ranks(ranks, s, in))
+      EXPECT_TRUE(same_bits(values, expected.at(name))) << name << ", " << ranks << " ranks";
+  EXPECT_EQ(nccl_on_cpu::windows(), 0);
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Cuts, PersistentRecurrenceTest,
     ::testing::Values(
@@ -369,6 +425,7 @@ INSTANTIATE_TEST_SUITE_P(
         Setting{
             .name = "SixteenUnits", .multiprocessors = 6, .units = 16, .rows = 40, .blocks = 8, .hidden = 96},
         Setting{.name = "ThirtyTwoUnits", .multiprocessors = 2, .units = 32, .groups = 4, .rows = 7},
+        Setting{.name = "EightBlocks", .groups = 2, .rows = 9, .blocks = 8, .lengths = true},
         Setting{.name = "Plain", .rows = 18, .normalization = Normalization::none, .lengths = true}),
     [](const auto& setting) { return setting.param.name; });
 
@@ -385,6 +442,9 @@ TEST(PersistentRecurrence, LosesNothingToBlocksThatAreAhead) {
         EXPECT_TRUE(same_bits(values, expected.at(name))) << name << ", block " << slow;
     }
     slow_block = -1;
+    for (const int slow : {0, 1})
+      for (const auto& [name, values] : run_on_ranks(2, s, in, /*times=*/2, slow))
+        EXPECT_TRUE(same_bits(values, expected.at(name))) << name << ", block " << slow << " of rank 0";
   }
   cuda_on_cpu::reset();
 }
@@ -397,6 +457,8 @@ TEST(PersistentRecurrence, RemembersNothingOfAnEarlierPass) {
 
   for (const auto& [name, values] : run(s, in, /*times=*/2))
     EXPECT_TRUE(same_bits(values, expected.at(name))) << name;
+  for (const auto& [name, values] : run_on_ranks(2, s, in, /*times=*/3))
+    EXPECT_TRUE(same_bits(values, expected.at(name))) << name << ", two ranks";
   cuda_on_cpu::reset();
 }
 
@@ -405,86 +467,281 @@ TEST(PersistentRecurrence, TakesMoreMembersThanAWarpHasLanes) {
   cuda_on_cpu::reset();
 }
 
+/// What a member hears of all members, in every row: sums of one number and of two.
+__global__ void hear_kernel(PersistentArrays arrays, float* sum, RowPair* sums) {
+  int* lengths = shared_memory<int>();
+  const Member<8> me(arrays, lengths, reinterpret_cast<LanePlace*>(lengths + arrays.grid.rows));
+  Watch watch(arrays.stall, arrays.spin_limit);
+  me.sum_of_members(watch, /*epoch=*/1, /*step=*/0, [&](int row, float heard) { sum[row] = heard; });
+  me.sums_of_members(watch, 1, 0, [&](int row, const RowPair& heard) { sums[row] = heard; });
+}
+
+// A team of 256 threads for each of them would be too many here.
+TEST(PersistentKernels, HearMoreMembersThanOneGpuHas) {
+  constexpr int kMembers = 200, kRows = 16;
+  static_assert(kMembers > 32 * kUsualWordsOfLane && kMembers <= kMostMembers);
+  cuda_on_cpu::reset();
+  Device device(0);
+  auto words = device.allocate<Word>(2 * kRows * kMembers);
+  auto pairs = device.allocate<WordPair>(2 * kRows * kMembers);
+  auto stall = device.allocate<Stall>(1);
+  auto sum = device.allocate<float>(kRows);
+  auto sums = device.allocate<RowPair>(kRows);
+  std::vector<Word> said(words.size());
+  std::vector<WordPair> said_twice(pairs.size());
+  for (std::size_t i = 0; i < said.size() / 2; ++i) {  // the places of odd epochs are the second half
+    said[said.size() / 2 + i] = {static_cast<float>(i), 1};
+    said_twice[said.size() / 2 + i] = {{static_cast<float>(2 * i), 1}, {static_cast<float>(3 * i), 1}};
+  }
+  device.to_device(said.data(), words.view().data(), said.size() * sizeof(Word));
+  device.to_device(said_twice.data(), pairs.view().data(), said_twice.size() * sizeof(WordPair));
+  PersistentArrays arrays;
+  arrays.at = {
+      .groups = 1, .rows = kRows, .units = 8 * kMembers, .blocks = 1, .own_blocks = 1, .all_blocks = 1};
+  arrays.grid = {.units = 8, .members = kMembers, .teams = 1, .rows = kRows, .row_tiles = 1};
+  arrays.gate_words = words.view().data();
+  arrays.cell_words = pairs.view().data();
+  arrays.stall = stall.view().data();
+
+  launch(device, hear_kernel,
+         {.grid = dim3(1), .block = dim3(kPersistentThreads), .shared_bytes = 3 * kRows * sizeof(int)},
+         arrays, sum.view().data(), sums.view().data());
+
+  std::vector<float> heard(kRows);
+  std::vector<RowPair> heard_twice(kRows);
+  device.to_host(sum.view().data(), heard.data(), kRows * sizeof(float));
+  device.to_host(sums.view().data(), heard_twice.data(), kRows * sizeof(RowPair));
+  for (int row = 0; row < kRows; ++row) {
+    const int first = row * kMembers;
+    const auto expected = static_cast<float>(kMembers * first + kMembers * (kMembers - 1) / 2);  // exact
+    EXPECT_EQ(heard[size(row)], expected) << row;
+    EXPECT_EQ(heard_twice[size(row)].first, 2 * expected) << row;
+    EXPECT_EQ(heard_twice[size(row)].second, 3 * expected) << row;
+  }
+}
+
 TEST(PersistentRecurrence, SaysWhyItCannotBe) {
   cuda_on_cpu::reset();
   Device device(0);
   RecurrenceShape shape = Setting{}.shape();
   shape.precision = Precision::f32;
+  const auto alone = make_exchange_alone(device);
 
   try {
-    make_persistent_recurrence(device, shape);
+    make_persistent_recurrence(device, shape, *alone, plan_persistent(shape, device.properties()));
     FAIL() << "no error";
   } catch (const InternalError& error) {
     EXPECT_THAT(error.what(), ::testing::HasSubstr("its weights are bf16, and --precision is f32"));
   }
 }
 
+// Through the backend and the model's layer, as the program does.
+TEST(PersistentRecurrence, PassesTheChecksOfLayersThatAskForBits) {
+  const test::LayerSizes sizes{
+      .time_steps = 3, .groups = 4, .rows = 3, .blocks = 8, .inputs = 8, .hidden = 64};
+  const test::LayerKind kind{"PersistentLnLstm", [](const test::LayerSizes& of) {
+                               return test::make_lstm_case(of, {.exchange = lamina::Exchange::replicated,
+                                                                .lengths = true,
+                                                                .time_loop = TimeLoop::persistent});
+                             }};
+  cuda_on_cpu::reset();
+  nccl_on_cpu::reset();
+  cuda_on_cpu::set_device_count(8);
+  cuda_on_cpu::set_multiprocessors(8);
+  int found = 0;
+  for (const test::LayerCheck& check : test::layer_checks()) {
+    const std::string_view name = check.name;
+    if (!name.starts_with("HasTheSameBits") && !name.starts_with("KeepsNothing")) continue;
+    SCOPED_TRACE(check.name);
+    check.run(kind, {.make_backend = make_cuda_backend, .sizes = {sizes}});
+    ++found;
+  }
+  EXPECT_EQ(found, 3);
+  cuda_on_cpu::reset();
+}
+
+/// What both ranks are told where they ask for it; `change` is for rank 1.
+std::string refusal(Gpus gpus, const std::function<void(RecurrenceShape&)>& change = {}) {
+  std::vector<std::string> told(2);
+  run_on_gpus(2, gpus, [&](Device& device, Communicator& world) {
+    const auto model_axis = make_exchange(device, world);
+    RecurrenceShape shape = Setting{}.on_rank(world.rank(), 2).shape();
+    shape.time_loop = TimeLoop::persistent;
+    if (change && world.rank() == 1) change(shape);
+    try {
+      make_cuda_recurrence(device, shape, *model_axis);
+    } catch (const UserError& error) {
+      told[size(world.rank())] = error.what();
+    }
+  });
+  if (!change) {
+    EXPECT_EQ(told[0], told[1]);
+  }
+  EXPECT_FALSE(told[1].empty());
+  return told[0];
+}
+
+TEST(PersistentRecurrence, IsMadeOrRefusedByAllModelRanksTogether) {
+  constexpr auto kEach = Gpus::one_each;
+  const auto needs = [](const std::string& why_not) {
+    return "--time-loop persistent over 2 model ranks needs GPUs that store into each other's memory: " +
+           why_not + "; use --time-loop steps";
+  };
+  const auto begin = [] {
+    cuda_on_cpu::reset();
+    nccl_on_cpu::reset();
+    cuda_on_cpu::set_multiprocessors(8);
+  };
+  begin();
+  EXPECT_EQ(
+      refusal(Gpus::one),
+      needs("they exchange through the hosts' memory, as NCCL is missing or off, or as ranks share a GPU"));
+  nccl_on_cpu::set_version(NCCL_VERSION(2, 27, 7));
+  EXPECT_EQ(refusal(kEach), needs("NCCL 2.27.7 is older than 2.28"));
+  nccl_on_cpu::set_version(NCCL_VERSION(2, 29, 2));
+  EXPECT_EQ(refusal(kEach),
+            needs("this program was built with NCCL 2.28.9, whose windows are not those of 2.29.2"));
+  begin();
+  nccl_on_cpu::set_peer_access(false);
+  EXPECT_EQ(refusal(kEach), needs("NCCL opens no window, as GPUs do not reach each other or "
+                                  "NCCL_CUMEM_ENABLE=0 or NCCL_WIN_ENABLE=0 is set"));
+  begin();
+  EXPECT_EQ(refusal(kEach, [](RecurrenceShape& shape) { shape.tiling.rows = 40; }),
+            "--time-loop persistent does not fit here: model rank 1 has another kind of GPU; "
+            "use --time-loop steps");
+  EXPECT_THAT(refusal(kEach, [](RecurrenceShape& shape) { shape.precision = Precision::f32; }),
+              ::testing::HasSubstr("model rank 1 has another kind of GPU"));
+  EXPECT_EQ(nccl_on_cpu::windows(), 0);
+  EXPECT_EQ(nccl_on_cpu::communicators(), 0);
+}
+
 // --- what must not hang -----------------------------------------------------------------------------------
+
+/// A forward pass of 32 units in members of 8, which is soon tired of waiting; on a rank of so many.
+class ImpatientForward {
+ public:
+  ImpatientForward(Device& device, Exchange& group)
+      : device_(device), rank_(group.rank()), ranks_(group.size()) {
+    grid_ = {.units = 8, .members = 4, .ranks = ranks_, .teams = 1, .rows = 16, .row_tiles = 1};
+    window_ = group.make_peer_memory(kWindow).memory;
+    device.clear(in_window<unsigned char>(0), kWindow);
+    device.synchronize();
+  }
+
+  /// What the rank saw, with so many of its blocks missing.
+  Stall run(int missing) {
+    run_persistent(device_, forward(), grid_.blocks() - missing);
+    Stall seen;
+    device_.to_host(stall_.view().data(), &seen, sizeof seen);
+    return seen;
+  }
+  std::string error_of(const Stall& stall) const {
+    try {
+      check_no_stall(stall, grid_, rank_, "forward");
+    } catch (const InternalError& error) {
+      return error.what();
+    }
+    return "no error";
+  }
+
+ private:
+  static constexpr std::size_t kCount = 4 * 5 * 5 * 32, kWindow = 4 << 12;
+
+  template <class T>
+  T* in_window(std::size_t offset) {
+    return reinterpret_cast<T*>(window_->windows().base[rank_] + offset);
+  }
+  PersistentForward forward() {
+    float *const zero = zeros_.view().data(), *const any = any_.view().data();
+    const SavedNormals normals{any, any};
+    PersistentForward f{.arrays = {},
+                        .a_x = zero,
+                        .of_x = {zero, zero},
+                        .h_first = zero,
+                        .output = any,
+                        .rounded_h = rounded_h_.view().data()};
+    f.arrays = {.at = {.groups = 1,
+                       .rows = 5,
+                       .units = 32 / ranks_,
+                       .blocks = 1,
+                       .own_blocks = 1,
+                       .all_blocks = ranks_,
+                       .max_steps = 4,
+                       .normalized = true,
+                       .epsilon = 1e-5f},
+                .grid = grid_,
+                .steps = 4,
+                .parameters = {zero, zero, zero, zero, zero},
+                .weights = reinterpret_cast<const uint4*>(zero),
+                .peers = window_->windows(),
+                .exchanged = in_window<__nv_bfloat16>(0),
+                .flags = in_window<unsigned>(1 << 12),
+                .gate_words = in_window<Word>(2 << 12),
+                .cell_words = in_window<WordPair>(3 << 12),
+                .stall = stall_.view().data(),
+                .spin_limit = 20'000'000,
+                .a_h = any,
+                .gates = any,
+                .c = any,
+                .s = any,
+                .of_h = normals,
+                .of_c = normals};
+    return f;
+  }
+
+  Device& device_;
+  int rank_, ranks_;
+  PersistentGrid grid_;
+  std::unique_ptr<PeerMemory> window_;
+  Buffer<float> zeros_ = device_.allocate<float>(kCount), any_ = device_.allocate<float>(kCount);
+  Buffer<__nv_bfloat16> rounded_h_ = device_.allocate<__nv_bfloat16>(kCount);
+  Buffer<Stall> stall_ = device_.allocate<Stall>(1);
+};
 
 TEST(PersistentKernels, GiveUpOnABlockThatDoesNotCome) {
   cuda_on_cpu::reset();
   Device device(0);
-  const Setting s{.name = "", .hidden = 32};
-  const PersistentGrid grid{.units = 8, .members = 4, .teams = 1, .rows = 16, .row_tiles = 1};
-  const std::size_t gates = 4 * 5 * 5 * 32, rows = 2 * 16;
-  auto zeros = device.allocate<float>(gates);
-  auto a_h = device.allocate<float>(gates), y = device.allocate<float>(gates),
-       c = device.allocate<float>(gates), cells = device.allocate<float>(gates);
-  auto weights = device.allocate<__nv_bfloat16>(4 * 32 * 32), h = device.allocate<__nv_bfloat16>(rows * 32),
-       rounded_h = device.allocate<__nv_bfloat16>(gates);
-  auto flags = device.allocate<unsigned>(4);
-  auto words = device.allocate<Word>(rows * 4);
-  auto pairs = device.allocate<WordPair>(rows * 4);
-  auto stall = device.allocate<Stall>(1);
-  float* const zero = zeros.view().data();
-  const SavedNormals normals{cells.view().data(), cells.view().data()};
-  const Sequence at{.groups = 1,
-                    .rows = 5,
-                    .units = 32,
-                    .blocks = 1,
-                    .own_blocks = 1,
-                    .all_blocks = 1,
-                    .max_steps = 4,
-                    .normalized = true,
-                    .epsilon = 1e-5f};
-  const PersistentForward forward{.arrays = {.at = at,
-                                             .grid = grid,
-                                             .steps = 4,
-                                             .parameters = {zero, zero, zero, zero, zero},
-                                             .weights = reinterpret_cast<const uint4*>(weights.view().data()),
-                                             .exchanged = h.view().data(),
-                                             .flags = flags.view().data(),
-                                             .gate_words = words.view().data(),
-                                             .cell_words = pairs.view().data(),
-                                             .stall = stall.view().data(),
-                                             .spin_limit = 20'000'000,
-                                             .a_h = a_h.view().data(),
-                                             .gates = y.view().data(),
-                                             .c = c.view().data(),
-                                             .s = cells.view().data(),
-                                             .of_h = normals,
-                                             .of_c = normals},
-                                  .a_x = zero,
-                                  .of_x = {zero, zero},
-                                  .h_first = zero,
-                                  .output = a_h.view().data(),
-                                  .rounded_h = rounded_h.view().data()};
+  const auto alone = make_exchange_alone(device);
+  ImpatientForward forward(device, *alone);
 
-  run_persistent(device, forward, grid.blocks() - 1);
+  const Stall seen = forward.run(/*missing=*/1);
 
-  Stall seen;
-  device.to_host(stall.view().data(), &seen, sizeof seen);
   EXPECT_EQ(seen.is_claimed, 1);
   EXPECT_LT(seen.block, 3);
   EXPECT_EQ(seen.step, 0);
   EXPECT_EQ(seen.signal, Signal::gate_numbers);
-  try {
-    check_no_stall(seen, grid, "forward");
-    FAIL() << "no error";
-  } catch (const InternalError& error) {
-    EXPECT_THAT(error.what(), ::testing::HasSubstr("waited too long in step 0 for sums over gates"));
-  }
-  EXPECT_NO_THROW(check_no_stall(Stall{}, grid, "forward"));
+  EXPECT_THAT(forward.error_of(seen), ::testing::HasSubstr("waited too long in step 0 for sums over gates"));
+  EXPECT_EQ(forward.error_of(Stall{}), "no error");
+}
+
+TEST(PersistentKernels, GiveUpOnARankThatDoesNotCome) {
+  cuda_on_cpu::reset();
+  nccl_on_cpu::reset();
+  run_on_gpus(2, Gpus::one_each, [](Device& device, Communicator& world) {
+    const auto group = make_exchange(device, world);
+    ImpatientForward forward(device, *group);
+    if (world.rank() == 1) {
+      const Stall seen = forward.run(/*missing=*/0);
+      EXPECT_EQ(seen.is_claimed, 1);
+      EXPECT_EQ(seen.signal, Signal::gate_numbers);
+      EXPECT_THAT(forward.error_of(seen),
+                  ::testing::AllOf(::testing::HasSubstr(" of model rank 1 of 2 (team 0, member "),
+                                   ::testing::HasSubstr(", or is a model rank gone?")));
+    }
+    world.barrier();
+  });
+}
+
+TEST(PersistentKernels, GiveUpOnAllRanksWhereABlockOfOneDoesNotCome) {
+  cuda_on_cpu::reset();
+  nccl_on_cpu::reset();
+  run_on_gpus(2, Gpus::one_each, [](Device& device, Communicator& world) {
+    const auto group = make_exchange(device, world);
+    ImpatientForward forward(device, *group);
+    world.barrier();
+    EXPECT_EQ(forward.run(/*missing=*/world.rank()).is_claimed, 1) << "rank " << world.rank();
+    world.barrier();
+  });
 }
 
 TEST(PersistentKernels, AreRefusedWhereTheyCannotAllRunAtOnce) {

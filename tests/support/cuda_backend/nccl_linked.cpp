@@ -1,5 +1,6 @@
 // For tests, whose NCCL connects threads and is linked.
 #include "kernels/cuda/libraries/nccl.h"
+#include "kernels/cuda/libraries/nccl_windows.h"
 #include "tests/support/nccl_on_cpu/nccl_on_cpu.h"
 
 namespace lamina::cuda {
@@ -22,6 +23,17 @@ const Nccl* find_nccl() {
       .Recv = ncclRecv,
   };
   return nccl_on_cpu::is_present() ? &functions : nullptr;
+}
+
+const NcclWindows* find_nccl_windows() {
+  static const NcclWindows functions{
+      .MemAlloc = ncclMemAlloc,
+      .MemFree = ncclMemFree,
+      .CommWindowRegister = ncclCommWindowRegister,
+      .CommWindowDeregister = ncclCommWindowDeregister,
+      .TeamLsa = ncclTeamLsa,
+  };
+  return &functions;
 }
 
 std::string why_no_nccl() { return "a test has taken it away"; }

@@ -1,5 +1,7 @@
 #include "tests/support/nccl_on_cpu/nccl_on_cpu.h"
 
+#include <nccl_device/core.h>
+
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -30,16 +32,24 @@ struct Operation {
   std::vector<Transfer> sends, receives;
 };
 
+/// What one rank gives to a window.
+struct Registration {
+  char* memory = nullptr;
+  std::size_t bytes = 0;
+  ncclWindow_t on_device = nullptr;
+  ncclWindow_t* window = nullptr;  ///< set when all ranks have come
+};
+
 struct Clique;
 
 /// All state is guarded by one mutex.
 struct State {
   std::mutex mutex;
   std::condition_variable changed;
-  bool present = true, shared_gpu = false, abort_hangs = false;
+  bool present = true, shared_gpu = false, abort_hangs = false, peer_access = true;
   int version = NCCL_VERSION_CODE;
   ncclResult_t error = ncclSuccess;
-  int communicators = 0, aborted = 0;
+  int communicators = 0, aborted = 0, windows = 0;
   std::uint64_t ids = 0;
   std::map<std::uint64_t, std::weak_ptr<Clique>> cliques;
 };
@@ -63,15 +73,22 @@ namespace {
 /// The ranks of a communicator and what they are at.
 struct Clique {
   explicit Clique(int ranks)
-      : gpus(static_cast<std::size_t>(ranks), -1), posted(gpus.size()), ended(gpus.size()) {}
+      : gpus(static_cast<std::size_t>(ranks), -1),
+        posted(gpus.size()),
+        registered(gpus.size()),
+        ended(gpus.size()) {}
 
   bool has_begun() const { return std::find(gpus.begin(), gpus.end(), -1) == gpus.end(); }
   bool has_ended() const { return std::find(ended.begin(), ended.end(), false) == ended.end(); }
-  bool is_busy(int rank) const { return posted[static_cast<std::size_t>(rank)].has_value(); }
+  bool is_busy(int rank) const {
+    const auto place = static_cast<std::size_t>(rank);
+    return posted[place].has_value() || registered[place].has_value();
+  }
 
   /// By rank: its GPU, or -1 before it has come; the call in which it waits; whether it is done.
   std::vector<int> gpus;
   std::vector<std::optional<Operation>> posted;
+  std::vector<std::optional<Registration>> registered;
   std::vector<bool> ended;
   ncclResult_t error = ncclSuccess;  ///< of all ranks, for good
 };
@@ -124,6 +141,23 @@ void post(Clique& clique, int rank, const Operation& operation) {
   if (!move_values(clique.posted)) clique.error = ncclInvalidUsage;
   for (auto& each : clique.posted) each.reset();
   state().changed.notify_all();
+}
+
+/// With the lock held: the last rank to come opens the window of all.
+ncclResult_t post(Clique& clique, int rank, const Registration& registration) {
+  clique.registered[static_cast<std::size_t>(rank)] = registration;
+  auto& all = clique.registered;
+  if (!std::all_of(all.begin(), all.end(), [](const auto& each) { return each.has_value(); }))
+    return ncclInProgress;
+  const cuda_on_cpu::DeviceAccess access;
+  for (const auto& each : all) {
+    if (each->bytes != registration.bytes) clique.error = ncclInvalidUsage;
+    for (std::size_t peer = 0; peer < all.size(); ++peer) each->on_device->bases[peer] = all[peer]->memory;
+    *each->window = each->on_device;
+    ++state().windows;
+  }
+  for (auto& each : all) each.reset();
+  return clique.error == ncclSuccess ? ncclInProgress : clique.error;
 }
 
 /// A node of a graph.
@@ -205,9 +239,10 @@ void reset() {
   change([](State& s) {
     s.present = true;
     s.shared_gpu = s.abort_hangs = false;
+    s.peer_access = true;
     s.version = NCCL_VERSION_CODE;
     s.error = ncclSuccess;
-    s.communicators = s.aborted = 0;
+    s.communicators = s.aborted = s.windows = 0;
   });
 }
 void set_present(bool present) {
@@ -221,6 +256,9 @@ void set_shared_gpu(bool allowed) {
 }
 void set_error(ncclResult_t error) {
   change([&](State& s) { s.error = error; });
+}
+void set_peer_access(bool reach) {
+  change([&](State& s) { s.peer_access = reach; });
 }
 void set_abort_hangs(bool hangs) {
   change([&](State& s) { s.abort_hangs = hangs; });
@@ -236,6 +274,10 @@ int communicators() {
 int aborted() {
   const Lock lock(state().mutex);
   return state().aborted;
+}
+int windows() {
+  const Lock lock(state().mutex);
+  return state().windows;
 }
 
 }  // namespace nccl_on_cpu
@@ -352,4 +394,41 @@ ncclResult_t ncclRecv(void* values, std::size_t count, ncclDataType_t, int peer,
   group().operation.receives.push_back(
       {peer, nullptr, static_cast<std::byte*>(values), count * sizeof(float)});
   return group().is_open ? ncclSuccess : refuse(ncclInvalidUsage, "only within a group");
+}
+
+ncclResult_t ncclMemAlloc(void** memory, std::size_t bytes) {
+  return cudaMalloc(memory, bytes) == cudaSuccess ? ncclSuccess : ncclUnhandledCudaError;
+}
+ncclResult_t ncclMemFree(void* memory) {
+  return cudaFree(memory) == cudaSuccess ? ncclSuccess : ncclUnhandledCudaError;
+}
+
+ncclResult_t ncclCommWindowRegister(ncclComm_t communicator, void* memory, std::size_t bytes,
+                                    ncclWindow_t* window, int flags) {
+  if (flags != NCCL_WIN_COLL_SYMMETRIC) return refuse(ncclInvalidArgument, "only symmetric windows");
+  *window = nullptr;
+  void* on_device = nullptr;
+  {
+    const Lock lock(state().mutex);
+    if (!state().peer_access) return ncclSuccess;  // as NCCL 2.28 does
+  }
+  if (cudaMalloc(&on_device, sizeof(ncclWindow_vidmem)) != cudaSuccess) return ncclUnhandledCudaError;
+  const Lock lock(state().mutex);
+  if (communicator->clique->is_busy(communicator->rank))
+    return refuse(ncclInvalidUsage, "the communicator is still in progress");
+  return post(*communicator->clique, communicator->rank,
+              Registration{static_cast<char*>(memory), bytes, static_cast<ncclWindow_t>(on_device), window});
+}
+
+ncclResult_t ncclCommWindowDeregister(ncclComm_t, ncclWindow_t window) {
+  if (cudaFree(window) != cudaSuccess) return ncclUnhandledCudaError;
+  const Lock lock(state().mutex);
+  --state().windows;
+  return ncclSuccess;
+}
+
+ncclTeam_t ncclTeamLsa(ncclComm_t communicator) {
+  const Lock lock(state().mutex);
+  const Clique& clique = *communicator->clique;
+  return {state().peer_access ? static_cast<int>(clique.gpus.size()) : 1, communicator->rank, 1};
 }

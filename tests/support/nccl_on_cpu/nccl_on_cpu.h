@@ -23,11 +23,15 @@ void set_version(int version);
 void set_shared_gpu(bool allowed);
 /// What communicators say from now on when asked how they are; ncclSuccess at first: the truth.
 void set_error(ncclResult_t error);
+/// Whether GPUs reach each other's memory, so that windows can be opened; at first they do.
+void set_peer_access(bool reach);
 /// Whether ncclCommAbort never returns, until this is called again.
 void set_abort_hangs(bool hangs);
 
 /// Communicators that have begun and not been destroyed or aborted; those that were aborted.
 int communicators();
 int aborted();
+/// Windows that ranks have opened and not closed.
+int windows();
 
 }  // namespace nccl_on_cpu
