@@ -177,7 +177,7 @@ bool Training::train_step() {
   return advance();
 }
 
-/// The batch of the step after `step`, unless it is there: while the device is still at work.
+/// Fetches the batch of the step after `step`, unless it is there. For GPUs, which are still at the last one.
 void Training::prefetch(std::int64_t step) {
   if (next_batch_step_ == step) return;
   lanes_.fetch(step, grid_.tiling(), next_batch_);
@@ -384,9 +384,8 @@ void Training::summarize() {
   }
   if (model.precision == "bf16" && backend_->name() == "cpu" && !cpu_multiplies_bf16())
     progress_.note(
-        "this CPU has no fast AVX512-BF16: --precision bf16 rounds as everywhere and multiplies in f32, "
-        "which "
-        "may be slower than --precision f32");
+        "this CPU has no fast AVX512-BF16: --precision bf16 is multiplied in f32 here, with the same bits, "
+        "and may be slower than --precision f32");
 }
 
 }  // namespace lamina

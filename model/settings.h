@@ -27,14 +27,15 @@ struct ModelSettings {
     v("dropout", dropout, "probability of dropping an activation between layers, 0 to below 1");
     v.choice("dropout-kind", dropout_kind, {"variational", "plain"},
              "one mask per lane for all time steps, or one per element");
-    v.choice("exchange", exchange, {"sharded", "cell", "replicated"},
-             "schedule of the per-step exchanges between model ranks: 3, 2 or 1 a step and direction");
+    v.choice(
+        "exchange", exchange, {"sharded", "cell", "replicated"},
+        "per-step exchanges between model ranks: 3, 2 or 1 with layer normalization (cell: --device cpu)");
     v.choice("precision", precision, {"f32", "tf32", "bf16"},
              "operands of the recurrent layers' products; the rest is f32 (tf32: --device cuda)");
     v.choice(
         "time-loop", time_loop, {"steps", "persistent", "auto"},
         "on a GPU: work for each time step, or one kernel for all (bf16; several model ranks: NCCL 2.28), "
-        "or what fits");
+        "or what fits one GPU");
   }
 };
 

@@ -58,8 +58,8 @@ inline Precision precision_named(std::string_view name) {
 }
 
 /// How a device with many cores runs the steps of a sequence: as work for each step, or all of them in one
-/// piece that keeps the weights on chip and exchanges by itself; automatic: in one piece where that fits.
-/// They differ in rounding.
+/// piece that keeps the weights on chip and exchanges by itself; automatic: in one piece where that fits and
+/// the model axis has one rank. They differ in rounding.
 enum class TimeLoop { steps, persistent, automatic };
 
 /// "steps", "persistent" or "auto".

@@ -1,7 +1,7 @@
 // The LSTM cell's pointwise part on one tile (lane group x unit block) at one time step, forward and
 // backward: the gates and the output of arXiv:1607.06450, eq. 20-22 with layer normalization and eq. 17-19
 // without. What crosses unit blocks (statistics of LN, products with W_h) lies between these calls:
-// recurrence.cpp.
+// recurrence/.
 //
 // R rows, U units; gate vectors are [R, 4, U] in the order f, i, o, g. n = (a - mean) * scale is a normalized
 // value, computed wherever it is needed rather than kept; z = gain_h n_h + gain_x n_x + bias a gate before

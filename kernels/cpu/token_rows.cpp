@@ -88,7 +88,7 @@ void TokenRows::begin_backward() {
                [&](std::size_t tile) { std::fill_n(sums_.data() + tile * tile_size(), tile_size(), 0.0f); });
 }
 
-void TokenRows::finish_backward(const LstmParameters<float>& d) {
+void TokenRows::finish_backward(const LstmParameters<float>& d, const std::function<void()>& give_turn) {
   const Span span(SpanKind::pointwise, "input table backward");
   check(d.table.size() == table_.size() / blocks_of_layer_ * blocks_,
         "recurrence: the gradient of the table must be [K, V, I/G]");
@@ -97,8 +97,9 @@ void TokenRows::finish_backward(const LstmParameters<float>& d) {
   if (normalized_) sum_over_groups(d_gain_x_, d.gain_x);
   group_tree_.sum(groups_, d.W_x, [&](std::size_t group, std::span<float> d_W_x) {
     products_.weight_x_gradient(rows_, sums(group, 0), tile_size(), table_.data(), d_W_x.data(), threads_);
+    give_turn();
   });
-  table_gradient(d.table);
+  table_gradient(d.table, give_turn);
 }
 
 // From the sums of dz to da_x, and what they give gain and bias.
@@ -125,7 +126,7 @@ void TokenRows::normalization_backward() {
 }
 
 // dL/dx of each row = the sum over all unit blocks of da_x W_x.
-void TokenRows::table_gradient(std::span<float> d_table) {
+void TokenRows::table_gradient(std::span<float> d_table, const std::function<void()>& give_turn) {
   table_sum_.start(static_cast<int>(groups_), static_cast<int>(rows_),
                    static_cast<int>(inputs_ / blocks_of_layer_),
                    groups_ == 1 ? d_table : std::span<float>(d_table_of_groups_));
@@ -138,6 +139,7 @@ void TokenRows::table_gradient(std::span<float> d_table) {
       });
       table_sum_.set(static_cast<int>(d), static_cast<int>(first), static_cast<int>(count),
                      d_table_of_rank_.data());
+      give_turn();
     }
   table_sum_.finish();
   if (groups_ == 1) return;

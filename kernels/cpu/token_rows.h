@@ -2,11 +2,13 @@
 // its normalization, depends on the token alone. So it is worked out once for each row of the table when the
 // parameters change, not for each lane at each time step; and gradients are first summed by token, because
 // the backward pass of LN is linear in dL/dz where the statistics are the same.
-// V rows of the table; else the legend of shapes of runtime/backend.h and the P blocks of recurrence.cpp.
+// V rows of the table; else the legend of shapes of runtime/backend.h and the P blocks of
+// recurrence/cpu_recurrence.h.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
+#include <functional>
 #include <vector>
 
 #include "kernels/cpu/array_tree.h"
@@ -33,22 +35,26 @@ class TokenRows {
   /// nonlinearity that comes from x (eq. 20); W_x x + bias without LN.
   const float* terms(std::size_t p) const { return terms().data() + p * tile_size(); }
 
-  /// Elements kept for the backward pass.
-  std::size_t saved_size() const { return table_.size() + a_x_.size() + mean_.size() + scale_.size(); }
+  /// Elements kept for the backward pass, and the terms.
+  std::size_t saved_size() const {
+    return table_.size() + a_x_.size() + mean_.size() + scale_.size() + own_terms_.size() +
+           all_terms_.size() + sums_.size() + d_table_of_groups_.size();
+  }
 
   /// Sets all sums by token to zero.
   void begin_backward();
   /// Of lane group d and this rank's block k, [V, 4U]: dL/dz by token, for the time loop to add to.
   float* sums(std::size_t d, std::size_t k) { return sums_.data() + (d * blocks_ + k) * tile_size(); }
   /// Sets the gradients of W_x, gain_x, bias and the table from the sums. Collective over the model axis.
-  void finish_backward(const LstmParameters<float>& d);
+  /// Calls `give_turn` now and then.
+  void finish_backward(const LstmParameters<float>& d, const std::function<void()>& give_turn);
 
  private:
   const LargeArray& terms() const { return replicated_ ? all_terms_ : own_terms_; }
   std::size_t tile_size() const { return rows_ * gates_; }
   NormalizedInput normalized_input(std::size_t k, std::size_t first, std::size_t rows) const;
   void normalization_backward();
-  void table_gradient(std::span<float> d_table);
+  void table_gradient(std::span<float> d_table, const std::function<void()>& give_turn);
   void sum_over_groups(const std::vector<float>& of_groups, std::span<float> out) const;
 
   static constexpr std::size_t kChunkRows = 64;  // of the table, at a time

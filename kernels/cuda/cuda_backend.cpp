@@ -43,6 +43,8 @@ void CudaBackend::to_host(std::span<const float> device, std::span<float> host) 
 }
 
 Exchange& CudaBackend::exchange_over(Communicator& group) {
+  check(!has_side_sums_ || group.size() == 1 || exchanges_.contains(&group),
+        "layers that exchange come before the sums of gradients");
   std::unique_ptr<Exchange>& exchange = exchanges_[&group];
   if (!exchange) exchange = make_exchange(device_, group);
   check(exchange->size() == group.size(), "a communicator has taken the place of another");
@@ -88,8 +90,10 @@ void CudaBackend::add(std::span<const float> x, std::span<float> y) { elementwis
 
 std::unique_ptr<BackgroundSums> CudaBackend::make_background_sums(Communicator& axis, std::size_t most) {
   Exchange& exchange = exchange_over(axis);
-  if (axis.size() > 1 && exchange.is_capturable() && !exchanges_elsewhere(exchange))
+  if (axis.size() > 1 && exchange.is_capturable() && !exchanges_elsewhere(exchange)) {
+    has_side_sums_ = true;
     return std::make_unique<SideSums>(device_, exchange, most);
+  }
   return std::make_unique<DeferredSums>([this, &axis](std::span<float> values) { all_reduce(axis, values); });
 }
 

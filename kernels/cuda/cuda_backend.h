@@ -57,6 +57,7 @@ class CudaBackend final : public Backend {
   Device device_;
   std::map<const Communicator*, std::unique_ptr<Exchange>> exchanges_;
   std::map<const Communicator*, TreeAllReduce> sums_;
+  bool has_side_sums_ = false;
 };
 
 }  // namespace lamina::cuda

@@ -1,4 +1,4 @@
-// One GPU as one rank uses it: memory, the stream on which all of the rank's work runs in order, and the
+// One GPU as one rank uses it: memory, the stream on which the rank's work runs in order, and the
 // handle of cuBLASLt. Made and used by the rank's own thread.
 #pragma once
 

@@ -1,4 +1,4 @@
-// The recurrence of kernels/cpu/recurrence.cpp on a GPU.
+// The recurrence of kernels/cpu/recurrence.h on a GPU.
 #pragma once
 
 #include <memory>
@@ -11,7 +11,7 @@ namespace lamina::cuda {
 
 /// TimeLoop::steps: one product and one kernel per time step, captured as a graph where the exchange over the
 /// model axis allows it. TimeLoop::persistent: one kernel for all steps; a UserError where it does not fit.
-/// TimeLoop::automatic: that where it fits, else the other.
+/// TimeLoop::automatic: that where it fits and the model axis has one rank, else the other.
 /// `device` and `model_axis` must outlive it. Collective over the model axis.
 std::unique_ptr<Recurrence> make_cuda_recurrence(Device& device, const RecurrenceShape& shape,
                                                  Exchange& model_axis);

@@ -1,15 +1,13 @@
 #include "runtime/communicators/message_sums.h"
 
-#include <chrono>
+#include <algorithm>
 
 namespace lamina {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
-/// A look that moves nothing takes less.
-constexpr std::chrono::microseconds kIdleLook{3};
-constexpr std::chrono::milliseconds kMostAtOnce{2};
+constexpr std::chrono::microseconds kMostAtOnce{500};
 
 }  // namespace
 
@@ -19,15 +17,16 @@ void MessageSums::add(std::span<float> values) {
   advance();
 }
 
-// A look moves as much as MPI takes at once, some ten kilobytes over TCP; one that took long has moved
-// something, and there may be more.
+// A look moves as much as MPI takes at once, some ten kilobytes over TCP; one that took twice as long as the
+// quickest has moved something, and there may be more.
 void MessageSums::advance() {
   const auto start = Clock::now();
   auto before = start;
   while (current_ && before - start < kMostAtOnce) {
     if (messages_.ask(current_->call())) go_on();
     const auto after = Clock::now();
-    if (after - before < kIdleLook) return;
+    quickest_look_ = std::min(quickest_look_, after - before);
+    if (after - before < 2 * quickest_look_) return;
     before = after;
   }
 }

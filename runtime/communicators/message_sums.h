@@ -1,6 +1,7 @@
 // BackgroundSums over MPI: messages move whenever the rank's own thread asks after them.
 #pragma once
 
+#include <chrono>
 #include <deque>
 #include <memory>
 #include <optional>
@@ -27,6 +28,7 @@ class MessageSums final : public BackgroundSums {
   Messages& messages_;
   std::optional<MessageReduction> current_;
   std::deque<std::span<float>> waiting_;
+  std::chrono::steady_clock::duration quickest_look_ = std::chrono::seconds(1);
 };
 
 }  // namespace lamina

@@ -107,7 +107,7 @@ TEST(GridBits, WithAVocabularyTooLargeToWorkByToken) {
   expect_same_on_every_grid(what);
 }
 
-TEST(GridBits, ByTokenInBothSchedulesInPassesAndOnThreads) {
+TEST(GridBits, ByTokenInAllSchedulesInPassesAndOnThreads) {
   for (const char* normalization : {"layer", "none"}) {
     SCOPED_TRACE(normalization);
     TrainingCase what = case_by_token(normalization);
@@ -117,7 +117,15 @@ TEST(GridBits, ByTokenInBothSchedulesInPassesAndOnThreads) {
     what.model.exchange = "replicated";
     expect_same_run(alone, train_on(what, {.data_ranks = 1, .model_ranks = 4, .passes = 4, .threads = 2}));
     expect_same_run(alone, train_on(what, {.data_ranks = 2, .model_ranks = 2}));
+    what.model.exchange = "cell";
+    expect_same_run(alone, train_on(what, {.data_ranks = 2, .model_ranks = 4, .passes = 2}));
   }
+}
+
+TEST(GridBits, ByTokenInBf16) {
+  TrainingCase what = case_by_token("layer");
+  what.model.precision = "bf16";
+  expect_same_on_every_grid(what);
 }
 
 TEST(GridBits, Bf16) {

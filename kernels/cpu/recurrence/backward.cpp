@@ -193,7 +193,7 @@ void CpuRecurrence::parameter_gradients(const LstmParameters<float>& d) {
     sum_over_groups(d_gain_c_, units_, d.gain_c);
     sum_over_groups(d_bias_c_, units_, d.bias_c);
   }
-  if (token_rows_) return token_rows_->finish_backward(d);
+  if (token_rows_) return token_rows_->finish_backward(d, [this] { give_turn(); });
   group_tree_.sum(groups_, d.W_x, [&](std::size_t group, std::span<float> d_W_x) {
     products_.weight_x_gradient(rows, da_x() + gates_at(group, own_first_, 0), step,
                                 &input_[group * rows * inputs], d_W_x.data(), threads_);

@@ -3,8 +3,9 @@
 // abandoned the job or the group's deadline passes, the communicator is aborted, the group abandoned, and
 // PeerError thrown.
 //
-// NCCL's work of two communicators must be in the same order on all ranks. It is, because a rank puts all of
-// its exchanges on the one stream of its Device, in the order of the program.
+// NCCL's work of two communicators must be in the same order on all ranks. It is, because a rank puts its
+// exchanges on the one stream of its Device, in the order of the program; a second stream (SideSums) is only
+// used where there is one communicator.
 #pragma once
 
 #include <chrono>

@@ -84,8 +84,10 @@ class NcclPeerMemory final : public PeerMemory {
 std::string why_no_windows(int ranks) {
   const int version = nccl_version();
   if (ranks > kMostPeers) return fmt::format("at most {} GPUs can do so", kMostPeers);
-  if (version < kOldestNcclWithWindows || find_nccl_windows() == nullptr)
+  if (version < kOldestNcclWithWindows)
     return fmt::format("NCCL {} is older than 2.28", nccl_version_text(version));
+  if (find_nccl_windows() == nullptr)
+    return fmt::format("NCCL {} lacks functions for windows", nccl_version_text(version));
   if (version / 100 != NCCL_VERSION_CODE / 100)
     return fmt::format("this program was built with NCCL {}, whose windows are not those of {}",
                        nccl_version_text(NCCL_VERSION_CODE), nccl_version_text(version));

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <list>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -48,8 +48,8 @@ class LayerBenchmark {
               .unit_blocks = settings.unit_blocks} {
     for (const int hidden : numbers_of("hidden", settings.hidden))
       for (const int batch : numbers_of("batch", settings.batch))
-        layers_.push_back(std::make_unique<MeasuredLayer>(shape(hidden), batch, *backend_,
-                                                          grids_.emplace_back(world, grid_, batch)));
+        layers_.push_back(std::make_unique<MeasuredLayer>(
+            shape(hidden), batch, *backend_, grids_.try_emplace(batch, world, grid_, batch).first->second));
   }
 
   void run() {
@@ -140,7 +140,7 @@ class LayerBenchmark {
   const LayerBenchmarkSettings settings_;
   Communicator& world_;
   int threads_;
-  std::list<ProcessGrid> grids_;  ///< outlive the backend
+  std::map<int, ProcessGrid> grids_;  ///< by lanes; outlive the backend
   std::unique_ptr<Backend> backend_;
   GridSettings grid_;
   std::vector<std::unique_ptr<MeasuredLayer>> layers_;

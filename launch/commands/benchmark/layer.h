@@ -32,14 +32,15 @@ struct LayerBenchmarkSettings {
     v("steps", steps, "time steps of a sequence");
     v("inputs", inputs, "inputs of the layer (0: as many as units)");
     v.choice("normalization", normalization, {"layer", "none"}, "normalization inside the cell");
-    v.choice("exchange", exchange, {"sharded", "cell", "replicated"},
-             "schedule of the per-step exchanges between model ranks: 3, 2 or 1 a step and direction");
+    v.choice(
+        "exchange", exchange, {"sharded", "cell", "replicated"},
+        "per-step exchanges between model ranks: 3, 2 or 1 with layer normalization (cell: --device cpu)");
     v.choice("precision", precision, {"f32", "tf32", "bf16"},
              "operands of the layer's products; those alone are f32 in either case");
     v.choice(
         "time-loop", time_loop, {"steps", "persistent", "auto"},
         "on a GPU: work for each time step, or one kernel for all (bf16; several model ranks: NCCL 2.28), "
-        "or what fits");
+        "or what fits one GPU");
     v("model-parallel", model_parallel, "ranks over which the units are split (0: all ranks)");
     v("unit-blocks", unit_blocks, "canonical shares of the units; the model axis divides it");
     v.choice("device", device, {"cpu", "cuda"}, "where to compute");

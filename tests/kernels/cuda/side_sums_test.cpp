@@ -92,28 +92,30 @@ TEST_F(SideSumsTest, AreForABackendThatExchangesNothingElse) {
   cuda_on_cpu::set_device_count(2);
   run_on_threads(2, [](Communicator& world) {
     const auto other = world.split(0, world.rank());
-    CudaBackend backend(world.rank());
-    auto values = backend.allocate(3);
-    backend.fill(values.view(), 1);
-    const auto beside = backend.make_background_sums(world, 3);
+    const auto add_layer = [&](CudaBackend& backend) {
+      return backend.make_embedding_lookup({.vocabulary = 5,
+                                            .width = 4,
+                                            .max_time_steps = 1,
+                                            .tiling = {Share::of(1, 0, 1), Share::of(2, world.rank(), 2), 1}},
+                                           *other);
+    };
+    CudaBackend without(world.rank()), with(world.rank());
+    const auto layer = add_layer(with);
+    const auto beside = without.make_background_sums(world, 3),
+               deferred = with.make_background_sums(world, 3);
+
     EXPECT_NE(dynamic_cast<SideSums*>(beside.get()), nullptr);
-    const auto embedding =
-        backend.make_embedding_lookup({.vocabulary = 5,
-                                       .width = 4,
-                                       .max_time_steps = 1,
-                                       .tiling = {Share::of(1, 0, 1), Share::of(2, world.rank(), 2), 1}},
-                                      *other);
-
-    const auto deferred = backend.make_background_sums(world, 3);
-
     EXPECT_EQ(dynamic_cast<SideSums*>(deferred.get()), nullptr);
-    for (BackgroundSums* sums : {beside.get(), deferred.get()}) {
+    EXPECT_THROW(add_layer(without), InternalError);
+    for (const auto& [backend, sums] : {std::pair{&without, beside.get()}, {&with, deferred.get()}}) {
+      auto values = backend->allocate(3);
+      backend->fill(values.view(), 1);
       sums->add(values.view());
       sums->finish();
+      Floats result(3);
+      backend->to_host(values.view(), result);
+      EXPECT_EQ(result, Floats(3, 2));
     }
-    Floats sums(3);
-    backend.to_host(values.view(), sums);
-    EXPECT_EQ(sums, Floats(3, 4));
   });
 }
 
