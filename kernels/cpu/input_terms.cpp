@@ -12,14 +12,14 @@
 HWY_BEFORE_NAMESPACE();
 namespace lamina::HWY_NAMESPACE {
 
-// The operations of lstm_cell.cpp on a gate's x side, in their order: a gate has the same bits either way.
+// With what lstm_cell.cpp uses on a gate's x side: a gate has the same bits either way.
 void normalized_terms(const NormalizedInput& input, const float* bias, float* terms) {
   for (std::size_t row = 0; row < input.rows; ++row) {
     const RowNormalization normalization(input.of, row);
     const std::size_t first = row * input.width;
     for_each_vector(input.width, [&](auto lanes, std::size_t j) HWY_ATTR {
-      const Vector n = normalization.of(lanes.load(input.a + first + j));
-      lanes.store(hn::MulAdd(lanes.load(input.gain + j), n, lanes.load(bias + j)), terms + first + j);
+      const std::size_t i = first + j;
+      lanes.store(normalization.term(lanes, input.a + i, input.gain + j, lanes.load(bias + j)), terms + i);
     });
   }
 }
@@ -33,22 +33,14 @@ void plain_terms(std::size_t rows, std::size_t width, const float* a, const floa
 
 void normalized_sums(const NormalizedInput& input, const float* dz, const NormalizationSums& sums) {
   for (std::size_t row = 0; row < input.rows; ++row) {
-    const RowNormalization normalization(input.of, row);
+    SideSums of_row(input.of, row);
     const std::size_t first = row * input.width;
-    Vector dn = constant(0), dn_n = constant(0);
     for_each_vector(input.width, [&](auto lanes, std::size_t j) HWY_ATTR {
-      const Vector d_n = lanes.only(hn::Mul(lanes.load(input.gain + j), lanes.load(dz + first + j)));
-      dn = hn::Add(dn, d_n);
-      dn_n = hn::MulAdd(d_n, normalization.of(lanes.load(input.a + first + j)), dn_n);
+      const Vector dz_of_row = lanes.only(lanes.load(dz + first + j));
+      of_row.add(dz_of_row, lanes.load(input.gain + j), lanes.load(input.a + first + j));
     });
-    sums.dn[row] = sum_of_lanes(dn);
-    sums.dn_n[row] = sum_of_lanes(dn_n);
+    of_row.store(sums, row);
   }
-}
-
-template <class Lanes>
-HWY_INLINE void add_to(const Lanes& lanes, float* sum, Vector v) {
-  lanes.store(hn::Add(lanes.load(sum), v), sum);
 }
 
 void normalized_backward(const NormalizedInput& input, const float* mean_dn, const float* mean_dn_n,
@@ -56,16 +48,13 @@ void normalized_backward(const NormalizedInput& input, const float* mean_dn, con
   std::fill_n(d_gain, input.width, 0.0f);
   std::fill_n(d_bias, input.width, 0.0f);
   for (std::size_t row = 0; row < input.rows; ++row) {
-    const RowNormalization normalization(input.of, row);
-    const Vector mean = constant(mean_dn[row]), mean_n = constant(mean_dn_n[row]);
+    const RowBackward backward(input.of, mean_dn, mean_dn_n, row);
     const std::size_t first = row * input.width;
     for_each_vector(input.width, [&](auto lanes, std::size_t j) HWY_ATTR {
-      const Vector n = normalization.of(lanes.load(input.a + first + j)), d_z = lanes.load(dz + first + j);
-      const Vector d_n = hn::Mul(lanes.load(input.gain + j), d_z);
-      lanes.store(hn::MulAdd(d_z, n, lanes.load(d_gain + j)), d_gain + j);
+      float* at = dz + first + j;
+      const Vector d_z = lanes.load(at);
       add_to(lanes, d_bias + j, d_z);
-      const Vector centred = hn::NegMulAdd(n, mean_n, hn::Sub(d_n, mean));
-      lanes.store(hn::Mul(normalization.scale, centred), dz + first + j);
+      backward.run(lanes, d_z, input.a + first + j, input.gain + j, d_gain + j, at);
     });
   }
 }

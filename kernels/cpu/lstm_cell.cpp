@@ -26,18 +26,12 @@ HWY_INLINE std::size_t token_row(const CellTile& tile, std::size_t row) {
   return tile.tokens == nullptr ? 0 : static_cast<std::size_t>(tile.tokens[row]) * 4 * tile.units;
 }
 
-template <class Lanes>
-HWY_INLINE void add_to(const Lanes& lanes, float* sum, Vector v) {
-  lanes.store(hn::Add(lanes.load(sum), v), sum);
-}
-
 // One gate of one row before its nonlinearity; `j` within [4, U], `i` within [R, 4, U].
 template <class Lanes>
 HWY_INLINE Vector normalized_gate(const Lanes& lanes, const GatesForward& g, const RowNormalization& of_h,
                                   const RowNormalization& of_x, std::size_t j, std::size_t i) {
-  const Vector n_h = of_h.of(lanes.load(g.a_h + i)), n_x = of_x.of(lanes.load(g.a_x + i));
-  const Vector x_term = hn::MulAdd(lanes.load(g.gain_x + j), n_x, lanes.load(g.bias + j));
-  return hn::MulAdd(lanes.load(g.gain_h + j), n_h, x_term);
+  const Vector x_term = of_x.term(lanes, g.a_x + i, g.gain_x + j, lanes.load(g.bias + j));
+  return of_h.term(lanes, g.a_h + i, g.gain_h + j, x_term);
 }
 
 // z(lanes, j, i) gives the gate at `j` of [4, U], `i` of [R, 4, U].
@@ -65,7 +59,7 @@ HWY_INLINE void gates_of_token(const CellTile& tile, const GatesForward& g, std:
   if (tile.normalized) {
     const RowNormalization of_h(g.of_h, row);
     gates_of_row(tile, g, row, [&](auto lanes, std::size_t j, std::size_t i) HWY_ATTR {
-      return hn::MulAdd(lanes.load(g.gain_h + j), of_h.of(lanes.load(g.a_h + i)), lanes.load(terms + j));
+      return of_h.term(lanes, g.a_h + i, g.gain_h + j, lanes.load(terms + j));
     });
   } else {
     gates_of_row(tile, g, row, [&](auto lanes, std::size_t j, std::size_t i) HWY_ATTR {
@@ -174,25 +168,6 @@ void lstm_output_backward(const CellTile& tile, const OutputBackward& o) {
   }
 }
 
-/// dn and dn n of one LN, summed over a row.
-struct SideSums {
-  RowNormalization of;
-  Vector dn, dn_n;
-
-  HWY_INLINE SideSums(const NormalizedRows& rows, std::size_t row)
-      : of(rows, row), dn(constant(0)), dn_n(constant(0)) {}
-  // `dz` is 0 in lanes behind the row's end.
-  HWY_INLINE void add(Vector dz, Vector gain, Vector a) {
-    const Vector d_n = hn::Mul(gain, dz);
-    dn = hn::Add(dn, d_n);
-    dn_n = hn::MulAdd(d_n, of.of(a), dn_n);
-  }
-  HWY_INLINE void store(const NormalizationSums& sums, std::size_t row) const {
-    sums.dn[row] = sum_of_lanes(dn);
-    sums.dn_n[row] = sum_of_lanes(dn_n);
-  }
-};
-
 // d_c at (lanes, i) is dL/dc complete; gate(lanes, dz, j, i) sees each gate's dz.
 template <class CellGradient, class Gate>
 HWY_INLINE void gates_backward_of_row(const CellTile& tile, const GatesBackward& g, std::size_t row,
@@ -268,21 +243,15 @@ void lstm_gates_backward(const CellTile& tile, const GatesBackward& g) {
   }
 }
 
-/// One side of a row.
-struct RowBackward {
-  RowNormalization of;
-  Vector mean_dn, mean_dn_n;
+HWY_INLINE RowBackward row_backward(const SideBackward& side, std::size_t row) {
+  return {side.of, side.mean_dn, side.mean_dn_n, row};
+}
 
-  HWY_INLINE RowBackward(const SideBackward& side, std::size_t row)
-      : of(side.of, row), mean_dn(constant(side.mean_dn[row])), mean_dn_n(constant(side.mean_dn_n[row])) {}
-  template <class Lanes>
-  HWY_INLINE void run(const Lanes& lanes, const SideBackward& side, Vector dz, std::size_t j,
-                      std::size_t i) const {
-    const Vector n = of.of(lanes.load(side.a + i)), d_n = hn::Mul(lanes.load(side.gain + j), dz);
-    lanes.store(hn::MulAdd(dz, n, lanes.load(side.d_gain + j)), side.d_gain + j);
-    lanes.store(hn::Mul(of.scale, hn::NegMulAdd(n, mean_dn_n, hn::Sub(d_n, mean_dn))), side.a + i);
-  }
-};
+template <class Lanes>
+HWY_INLINE void run(const RowBackward& backward, const Lanes& lanes, const SideBackward& side, Vector dz,
+                    std::size_t j, std::size_t i) {
+  backward.run(lanes, dz, side.a + i, side.gain + j, side.d_gain + j, side.a + i);
+}
 
 void lstm_normalization_backward(const CellTile& tile, const NormalizationBackward& b) {
   const std::size_t width = 4 * tile.units;
@@ -292,22 +261,22 @@ void lstm_normalization_backward(const CellTile& tile, const NormalizationBackwa
       if (tile.tokens == nullptr) std::fill_n(b.x.a + row * width, width, 0.0f);
       continue;
     }
-    const RowBackward h(b.h, row);
+    const RowBackward h = row_backward(b.h, row);
     float* dz_sum = b.dz_sum + token_row(tile, row);
     if (tile.tokens != nullptr) {
       for_each_vector(width, [&](auto lanes, std::size_t j) HWY_ATTR {
         const Vector dz = lanes.load(b.dz + row * width + j);
-        h.run(lanes, b.h, dz, j, row * width + j);
+        run(h, lanes, b.h, dz, j, row * width + j);
         add_to(lanes, dz_sum + j, dz);
       });
       continue;
     }
-    const RowBackward x(b.x, row);
+    const RowBackward x = row_backward(b.x, row);
     for_each_vector(width, [&](auto lanes, std::size_t j) HWY_ATTR {
       const std::size_t i = row * width + j;
       const Vector dz = lanes.load(b.dz + i);
-      h.run(lanes, b.h, dz, j, i);
-      x.run(lanes, b.x, dz, j, i);
+      run(h, lanes, b.h, dz, j, i);
+      run(x, lanes, b.x, dz, j, i);
       add_to(lanes, dz_sum + j, dz);
     });
   }
