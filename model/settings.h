@@ -5,7 +5,27 @@
 
 namespace lamina {
 
-struct ModelSettings {
+/// How recurrent layers are computed: it changes bits at most, not what is computed.
+struct RecurrenceSettings {
+  std::string exchange = "sharded";
+  std::string precision = "f32";
+  std::string time_loop = "steps";
+
+  template <class Visitor>
+  void visit(Visitor& v) {
+    v.choice(
+        "exchange", exchange, {"sharded", "cell", "replicated"},
+        "per-step exchanges between model ranks: 3, 2 or 1 with layer normalization (cell: --device cpu)");
+    v.choice("precision", precision, {"f32", "tf32", "bf16"},
+             "operands of the recurrent layers' products; the rest is f32 (tf32: --device cuda)");
+    v.choice(
+        "time-loop", time_loop, {"steps", "persistent", "auto"},
+        "on a GPU: work for each time step, or one kernel for all (bf16; several model ranks: NCCL 2.28), "
+        "or what fits one GPU");
+  }
+};
+
+struct ModelSettings : RecurrenceSettings {
   std::string cell = "lstm";
   std::string normalization = "layer";
   int layers = 1;
@@ -13,9 +33,6 @@ struct ModelSettings {
   int embedding = 128;
   double dropout = 0;
   std::string dropout_kind = "variational";
-  std::string exchange = "sharded";
-  std::string precision = "f32";
-  std::string time_loop = "steps";
 
   template <class Visitor>
   void visit(Visitor& v) {
@@ -27,15 +44,7 @@ struct ModelSettings {
     v("dropout", dropout, "probability of dropping an activation between layers, 0 to below 1");
     v.choice("dropout-kind", dropout_kind, {"variational", "plain"},
              "one mask per lane for all time steps, or one per element");
-    v.choice(
-        "exchange", exchange, {"sharded", "cell", "replicated"},
-        "per-step exchanges between model ranks: 3, 2 or 1 with layer normalization (cell: --device cpu)");
-    v.choice("precision", precision, {"f32", "tf32", "bf16"},
-             "operands of the recurrent layers' products; the rest is f32 (tf32: --device cuda)");
-    v.choice(
-        "time-loop", time_loop, {"steps", "persistent", "auto"},
-        "on a GPU: work for each time step, or one kernel for all (bf16; several model ranks: NCCL 2.28), "
-        "or what fits one GPU");
+    RecurrenceSettings::visit(v);
   }
 };
 

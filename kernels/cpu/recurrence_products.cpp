@@ -125,31 +125,38 @@ void RecurrenceProducts::backward(const PanelMatrices& W, std::size_t part, std:
 // lay(first, rows, place) copies `rows` rows of the right-hand side, from `first` on, to `place` in `chunk`.
 template <class Lay>
 void RecurrenceProducts::weight_gradient(std::size_t rows, const float* da, std::size_t step,
-                                         PanelMatrices& chunk, const Lay& lay, float* d_W, int threads) {
+                                         PanelMatrices& chunk, const Lay& lay, float* d_W, int threads,
+                                         const std::function<void()>& give_turn) {
   constexpr std::size_t kPiece = 64;
   for (std::size_t first = 0; first < rows; first += chunk.k()) {
     const std::size_t count = std::min(chunk.k(), rows - first);
     parallel_for(threads, (count + kPiece - 1) / kPiece, [&](std::size_t i) {
       lay(first + i * kPiece, std::min(kPiece, count - i * kPiece), i * kPiece);
     });
-    parallel_for(threads, blocks_, [&](std::size_t k) {
-      multiply_transposed({da + k * step + first * gates_, count, gates_}, gates_, chunk, first > 0,
-                          scratch_[threads > 1 ? k : 0], d_W + k * gates_ * chunk.n(), chunk.n());
-    });
+    const std::size_t at_once = size(threads);
+    for (std::size_t k = 0; k < blocks_; k += at_once) {
+      parallel_for(threads, std::min(at_once, blocks_ - k), [&](std::size_t i) {
+        const std::size_t block = k + i;
+        multiply_transposed({da + block * step + first * gates_, count, gates_}, gates_, chunk, first > 0,
+                            scratch_[i], d_W + block * gates_ * chunk.n(), chunk.n());
+      });
+      give_turn();
+    }
   }
 }
 
 void RecurrenceProducts::weight_x_gradient(std::size_t rows, const float* da_x, std::size_t step,
-                                           const float* x, float* d_W_x, int threads) {
+                                           const float* x, float* d_W_x, int threads,
+                                           const std::function<void()>& give_turn) {
   const auto lay = [&](std::size_t first, std::size_t count, std::size_t place) {
     x_chunk_.set_rows(0, place, Rows{x, rows, inputs_}.from(first, count));
   };
-  weight_gradient(rows, da_x, step, x_chunk_, lay, d_W_x, threads);
+  weight_gradient(rows, da_x, step, x_chunk_, lay, d_W_x, threads, give_turn);
 }
 
 void RecurrenceProducts::weight_h_gradient(std::size_t rows, const float* da_h, std::size_t step,
                                            const float* h_first, const float* output, float* d_W_h,
-                                           int threads) {
+                                           int threads, const std::function<void()>& give_turn) {
   const auto lay = [&](std::size_t first, std::size_t count, std::size_t place) {
     const std::size_t before = first < rows_ ? std::min(count, rows_ - first) : 0;
     if (before > 0) h_chunk_.set_rows(0, place, Rows{h_first, rows_, hidden_}.from(first, before));
@@ -157,7 +164,7 @@ void RecurrenceProducts::weight_h_gradient(std::size_t rows, const float* da_h, 
     const Rows later = Rows{output, rows, hidden_}.from(first + before - rows_, count - before);
     h_chunk_.set_rows(0, place + before, later);
   };
-  weight_gradient(rows, da_h, step, h_chunk_, lay, d_W_h, threads);
+  weight_gradient(rows, da_h, step, h_chunk_, lay, d_W_h, threads, give_turn);
 }
 
 }  // namespace lamina

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -49,13 +50,15 @@ class RecurrenceProducts {
     backward(W_h_, part, rows_, da_h, step, d_h);
   }
 
-  /// d_W_x [K, 4U, I] = da_x^T x over `rows` rows; block k's da_x [rows, 4U] at da_x + k * step.
+  /// d_W_x [K, 4U, I] = da_x^T x over `rows` rows; block k's da_x [rows, 4U] at da_x + k * step. Calls
+  /// `give_turn` between the products of single blocks.
   void weight_x_gradient(std::size_t rows, const float* da_x, std::size_t step, const float* x, float* d_W_x,
-                         int threads);
+                         int threads, const std::function<void()>& give_turn);
   /// d_W_h [K, 4U, H] = da_h^T h, likewise, with h of t-1: h_first [R, H], then all but the last step of
   /// `output` [T, R, H].
   void weight_h_gradient(std::size_t rows, const float* da_h, std::size_t step, const float* h_first,
-                         const float* output, float* d_W_h, int threads);
+                         const float* output, float* d_W_h, int threads,
+                         const std::function<void()>& give_turn);
 
  private:
   static std::size_t parts(const PanelMatrices& b);
@@ -64,14 +67,14 @@ class RecurrenceProducts {
                 float* d) const;
   template <class Lay>
   void weight_gradient(std::size_t rows, const float* da, std::size_t step, PanelMatrices& chunk,
-                       const Lay& lay, float* d_W, int threads);
+                       const Lay& lay, float* d_W, int threads, const std::function<void()>& give_turn);
 
   std::size_t blocks_, inputs_, hidden_, gates_, rows_;
   Operands operands_;
   bool centred_;
   PanelMatrices W_x_, W_x_transposed_, W_h_, W_h_transposed_;  ///< [K]
   PanelMatrices x_chunk_, h_chunk_;                            ///< some rows of x and of h of t-1
-  std::vector<LargeArray> scratch_;                            ///< [K], the first for a single thread
+  std::vector<LargeArray> scratch_;                            ///< [K], of products at the same time
   Rows x_{};                                                   ///< of set_input()
   std::vector<Rows> h_;                                        ///< [D], of set_state()
   LargeArray rounded_x_, rounded_h_;                           ///< bf16 only

@@ -96,8 +96,8 @@ void TokenRows::finish_backward(const LstmParameters<float>& d, const std::funct
   sum_over_groups(d_bias_, d.bias);
   if (normalized_) sum_over_groups(d_gain_x_, d.gain_x);
   group_tree_.sum(groups_, d.W_x, [&](std::size_t group, std::span<float> d_W_x) {
-    products_.weight_x_gradient(rows_, sums(group, 0), tile_size(), table_.data(), d_W_x.data(), threads_);
-    give_turn();
+    products_.weight_x_gradient(rows_, sums(group, 0), tile_size(), table_.data(), d_W_x.data(), threads_,
+                                give_turn);
   });
   table_gradient(d.table, give_turn);
 }

@@ -5,19 +5,17 @@
 #include <string>
 
 #include "launch/setting.h"
+#include "model/settings.h"
 #include "runtime/communicator.h"
 
 namespace lamina {
 
-struct LayerBenchmarkSettings {
+struct LayerBenchmarkSettings : RecurrenceSettings {
   std::string hidden = "512,1024";
   std::string batch = "16,64";
   int steps = 64;
   int inputs = 0;
   std::string normalization = "layer";
-  std::string exchange = "sharded";
-  std::string precision = "f32";
-  std::string time_loop = "steps";
   int model_parallel = 0;
   int unit_blocks = 8;
   std::string device = "cpu";
@@ -32,15 +30,7 @@ struct LayerBenchmarkSettings {
     v("steps", steps, "time steps of a sequence");
     v("inputs", inputs, "inputs of the layer (0: as many as units)");
     v.choice("normalization", normalization, {"layer", "none"}, "normalization inside the cell");
-    v.choice(
-        "exchange", exchange, {"sharded", "cell", "replicated"},
-        "per-step exchanges between model ranks: 3, 2 or 1 with layer normalization (cell: --device cpu)");
-    v.choice("precision", precision, {"f32", "tf32", "bf16"},
-             "operands of the layer's products; those alone are f32 in either case");
-    v.choice(
-        "time-loop", time_loop, {"steps", "persistent", "auto"},
-        "on a GPU: work for each time step, or one kernel for all (bf16; several model ranks: NCCL 2.28), "
-        "or what fits one GPU");
+    RecurrenceSettings::visit(v);
     v("model-parallel", model_parallel, "ranks over which the units are split (0: all ranks)");
     v("unit-blocks", unit_blocks, "canonical shares of the units; the model axis divides it");
     v.choice("device", device, {"cpu", "cuda"}, "where to compute");
