@@ -130,7 +130,8 @@ JobEnd Supervisor::run_job(const Placement& placement) {
   const auto start = Clock::now();
   Process mpirun(command(placement), {.environment = {fmt::format("{}={}", kJobVariable, job_.job())}});
   const WatchLimits limits{.saving = std::chrono::seconds(settings_.grace),
-                           .ending = std::chrono::seconds(settings_.end_timeout)};
+                           .ending = std::chrono::seconds(settings_.end_timeout),
+                           .all_ranks_are_here = placement.hosts.empty() && !batch_system_places_ranks()};
   const JobEnd end = watch(mpirun, signals_, limits, job_.job());
   lasted_ = Clock::now() - start;
 

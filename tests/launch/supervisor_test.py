@@ -4,10 +4,11 @@ ends for a named cause, and leaves nothing behind."""
 import os
 import pathlib
 import signal
+import subprocess
 import time
 import unittest
 
-from program import lamina, sentences, tensors, training
+from program import command, lamina, sentences, tensors, training
 from supervised import SupervisedTest, environment, marked, until
 
 USER_ERROR, PREEMPTED, LOST = 2, 4, 5
@@ -126,6 +127,22 @@ class UserErrors(SupervisedTest):
         self.assert_ends(launched, USER_ERROR)
         self.assertIn("--batch 3 cannot be split", launched.said())
         self.assertEqual([incident["next"] for incident in self.incidents()], ["not restarted"])
+
+    def test_mpirun_that_starts_no_rank_is_not_started_again(self):
+        launched = self.launch(launch=["--mpirun", "mpirun --bogus"])
+        self.assert_ends(launched, USER_ERROR)
+        self.assertIn("mpirun started no rank", launched.said())
+        self.assertEqual([incident["next"] for incident in self.incidents()], ["not restarted"])
+
+    @unittest.skipIf(os.geteuid() != 0, "only root is refused")
+    def test_root_is_told_what_mpirun_wants(self):
+        bare = {name: value for name, value in os.environ.items() if not name.startswith("OMPI_ALLOW_RUN_AS_ROOT")}
+        bare["OMPI_ALLOW_RUN_AS_ROOT"] = "0"  # which mpirun takes for a no
+        for words in self.words(), command("benchmark", "scaling", "--grids", "1x1"):
+            process = subprocess.run(words, env=bare, capture_output=True, timeout=60)
+            self.assert_refused(process, USER_ERROR, ["as root", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"])
+            self.assertEqual(process.stderr.count(b"\n"), 1, process.stderr)
+        self.assertEqual(self.incidents(), [])
 
     def test_it_is_not_started_by_mpirun(self):
         process = lamina("launch", "--ranks", 2, ranks=2)
