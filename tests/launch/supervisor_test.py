@@ -95,6 +95,26 @@ class Restarts(SupervisedTest):
         self.assert_same_bits()
 
 
+    def test_a_folder_that_cannot_be_listed_for_a_while_costs_no_run(self):
+        run = self.checkpoints_of_run  # for a while a link to itself
+        failing = self.mpirun(f"mkdir {self.runs}/failed 2>/dev/null && ln -s {run} {run} && exit 213", f"rm {run}",
+                              'exec mpirun "$@"')
+        launched = self.launch("--overwrite", launch=failing)
+        self.assert_ends(launched, 0)
+        self.assertIn("cannot be listed: no progress is known", launched.said())
+        self.assert_same_bits()
+
+    def test_the_arguments_mean_what_they_mean_to_train(self):
+        """A switch that is taken back on the command line stays taken back, whatever the file says."""
+        file = self.runs / "resume.toml"
+        file.write_text("resume = true\n")
+        self.assert_done(lamina(*training(self.text, "--checkpoint", self.checkpoints_of_run, "--seed", 9)))
+        launched = self.launch("--config", file, "--overwrite", "--no-resume")
+        self.assert_ends(launched, 0)
+        self.assertEqual(self.incidents(), [])
+        self.assert_same_bits()
+
+
 class UserErrors(SupervisedTest):
     def refused(self, *arguments, launch=(), ranks=2):
         launched = self.launch(*arguments, launch=launch, ranks=ranks)
