@@ -93,8 +93,9 @@ Outcome outcome_of(const std::vector<std::string>& arguments, Communicator& worl
     if (!error.speaks_first()) std::this_thread::sleep_for(kPeerSpeaks);
     fail_alone(rank, ExitCode::peer_lost, error.what());
   } catch (const std::bad_alloc&) {
-    fail_alone(rank, ExitCode::internal_error,
-               "out of memory: use more --model-parallel ranks or --passes, or a smaller model");
+    return failure(ExitCode::user_error,
+                   "out of memory: give the job more ranks or hosts, or a smaller model, batch or number of "
+                   "time steps");
   } catch (const std::exception& error) {
     fail_alone(rank, ExitCode::internal_error, error.what());
   }

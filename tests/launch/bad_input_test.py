@@ -4,13 +4,14 @@ import concurrent.futures
 import dataclasses
 import fcntl
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import time
 import unittest
 
-from program import PROGRAM, ProgramTest, digests, lamina, sentences, training
+from program import PROGRAM, ProgramTest, command, digests, lamina, sentences, training
 
 USER_ERROR, DAMAGED, NOT_WRITTEN = 2, 3, 7
 RANKS = 2
@@ -100,6 +101,29 @@ class Grid(BadInput):
             self.training("--model-parallel", 4, words=["--model-parallel"]),
             self.training("--model-parallel", 2, "--unit-blocks", 1, words=["--unit-blocks"]),
             Case(["generate", "--checkpoint", self.checkpoints], ["--model-parallel", "there are 2"]))
+
+
+    def test_sizes_that_no_machine_has_room_for(self):
+        model = ["evaluate", "--checkpoint", self.checkpoints, "--data", self.text, "--model-parallel", RANKS]
+        self.all_refused(
+            self.training("--layers", 2**31 - 1, words=["--layers must be at most 1024"]),
+            self.training("--hidden", 2**31 - 8, words=["--hidden must be at most 1048576"]),
+            self.training("--embedding", 2**31 - 8, words=["--embedding must be at most 1048576"]),
+            self.training("--batch", 2**31 - 1, words=["--batch must be at most 1048576"]),
+            self.training("--time-steps", 2**31 - 1, words=["--time-steps must be at most 1048576"]),
+            self.training("--batch", 2**20, "--time-steps", 2**20, words=["1099511627776 characters a step"]),
+            Case([*model, "--batch", 2**31 - 1], ["--batch must be at most"]),
+            Case([*model, "--time-steps", 2**31 - 1], ["--time-steps must be at most"]),
+            Case(["benchmark", "layer", "--batch", 2**31 - 1], ["--batch must be at most"]),
+            Case(["benchmark", "layer", "--steps", 2**31 - 1], ["--steps must be at most"]),
+            Case(["benchmark", "layer", "--hidden", 2**31 - 8], ["--hidden must be at most"]))
+
+    def test_a_model_without_room_in_memory(self):
+        words = command(*training(self.text, "--hidden", 1000000))
+        room = 8 << 30
+        process = subprocess.run(words, capture_output=True, timeout=60,
+                                 preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (room, room)))
+        self.assert_refused(process, USER_ERROR, ["out of memory", "smaller model"])
 
 
 class Data(BadInput):
