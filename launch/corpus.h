@@ -1,6 +1,7 @@
 // A text read once and given to every rank: vocabulary, training tokens, held-out tokens.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -15,6 +16,7 @@ struct Corpus {
   Vocabulary vocabulary;  ///< of the training text
   std::vector<std::int32_t> training, validation;
   std::size_t left_out = 0;  ///< held-out characters that the training text does not have
+  std::string digest;        ///< of the training text's code points
 };
 
 /// `characters` random ones of `vocabulary` different ones, for measurements; nothing held out.

@@ -297,11 +297,28 @@ class DamagedCheckpoint(BadInput):
             Case(["checkpoint", "verify", absent], [absent]),
             Case(["evaluate", "--checkpoint", absent, "--data", self.text], [absent]))
 
+    def test_resume_on_more_ranks_than_the_run_has_lane_groups(self):
+        resume = ["--checkpoint", self.checkpoints, "--resume"]
+        words = ["step-00000020.h5", "1 lane groups", "2 data ranks x 1 passes", "--model-parallel 2", "at most 1)"]
+        self.all_refused(
+            self.training(*resume, words=words),
+            self.training(*resume, "--lane-groups", 1, words=words),
+            self.training(*resume, "--lane-groups", 2, words=["--lane-groups is 2", "has 1"]),
+            self.training(*resume, "--model-parallel", 2, "--passes", 2, words=["at most --passes 1"]))
+
     def test_resume_with_another_model(self):
         self.all_refused(*(
             self.training("--checkpoint", self.checkpoints, "--resume", "--model-parallel", RANKS, flag, value,
                           words=[flag, value])
             for flag, value in (("--hidden", 32), ("--layers", 2), ("--normalization", "none"), ("--batch", 8))))
+
+    def test_resume_with_another_text_of_the_same_characters(self):
+        text = self.text.read_text()
+        reversed_text = self.file("reversed.txt", text[::-1].encode())
+        longer = self.file("longer.txt", (text + text).encode())
+        self.all_refused(*(
+            self.training("--checkpoint", self.checkpoints, "--resume", "--model-parallel", RANKS, data=data,
+                          words=[data, "is not the text", "step-00000020.h5"]) for data in (reversed_text, longer)))
 
     def place_of_weights(self):
         with self.h5py().File(self.checkpoints / "step-00000020.h5") as file:
