@@ -1,10 +1,13 @@
 #include "launch/corpus.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <iterator>
 
 #include "io/digest.h"
 #include "launch/agreement.h"
+#include "launch/setting.h"
 #include "runtime/random.h"
 
 namespace lamina {
@@ -29,6 +32,15 @@ Corpus read_corpus(const DataSettings& settings, Communicator& world) {
   corpus.training = corpus.vocabulary.encode(split.training, settings.data);
   corpus.validation = corpus.vocabulary.encode(held_out, settings.data);
   return corpus;
+}
+
+void require_held_out_text(const DataSettings& settings, const Corpus& corpus) {
+  const std::size_t held_out = corpus.validation.size();
+  require(
+      held_out >= 2,
+      fmt::format("--validation-fraction {} holds out {} characters of {} and a validation needs at least "
+                  "2: give more text or a larger share, or --validation-fraction 0 for no validation",
+                  settings.validation_fraction, held_out, settings.data));
 }
 
 Corpus made_up_corpus(int vocabulary, std::int64_t characters) {

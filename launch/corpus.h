@@ -22,6 +22,9 @@ struct Corpus {
 /// `characters` random ones of `vocabulary` different ones, for measurements; nothing held out.
 Corpus made_up_corpus(int vocabulary, std::int64_t characters);
 
+/// Throws UserError where too little was held out for a prediction.
+void require_held_out_text(const DataSettings& settings, const Corpus& corpus);
+
 /// Rank 0 reads. Collective; throws UserError on every rank alike.
 Corpus read_corpus(const DataSettings& settings, Communicator& world);
 

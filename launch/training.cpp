@@ -76,6 +76,7 @@ Training::Training(const Configuration& configuration, std::optional<CheckpointF
       state_(*backend_, configuration.model.layers, configuration.model.hidden, grid_.tiling()),
       saver_(std::move(folder), configuration.checkpoint, progress, tensors(), *backend_, grid_) {
   if (configuration.data.validation_fraction > 0) {
+    require_held_out_text(configuration.data, corpus_);
     validation_lanes_.emplace(corpus_.validation, configuration.run.batch, configuration.run.time_steps);
   }
 }

@@ -129,7 +129,7 @@ class Grid(BadInput):
 class Data(BadInput):
     def test_training_text_that_is_none(self):
         empty, latin1 = self.file("empty.txt", b""), self.file("latin1.txt", b"caf\xe9" * 1000)
-        short = self.file("short.txt", b"too short")
+        short, tiny = self.file("short.txt", b"too short"), self.file("tiny.txt", 4 * b"too tiny " + b"to")
         self.all_refused(
             Case(["train"], ["--data is missing"]),
             self.training(data=self.folder / "absent.txt", words=["absent.txt"]),
@@ -137,7 +137,8 @@ class Data(BadInput):
             self.training(data="/dev/zero", words=["/dev/zero", "not a regular file"]),
             self.training(data=empty, words=["empty.txt", "empty"]),
             self.training(data=latin1, words=["latin1.txt", "UTF-8"]),
-            self.training(data=short, words=["character"]))
+            self.training(data=short, words=["character"]),
+            self.training("--validation-fraction", 0.05, data=tiny, words=["tiny.txt", "holds out 1 ", "--validation-fraction 0 "]))
 
     def test_text_that_the_model_does_not_know(self):
         foreign, one = self.file("foreign.txt", "the quick µ".encode()), self.file("one.txt", b"t")
