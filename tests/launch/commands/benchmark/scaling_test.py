@@ -60,6 +60,7 @@ class BenchmarkScaling(unittest.TestCase):
         if not shutil.which("gnuplot"):
             self.assertIn("gnuplot is not installed", plot(file, picture).stderr)
             return
+        self.assertIn("cannot be written", plot(file, self.folder / "none" / "picture.png").stderr)
         drawn = plot(file, picture, "it's a title")
         self.assertEqual((drawn.returncode, drawn.stderr), (0, ""))
         self.assertTrue(picture.read_bytes().startswith(b"\x89PNG"))
