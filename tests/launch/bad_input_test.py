@@ -66,7 +66,11 @@ class Settings(BadInput):
             self.training("--batch", "12abc", words=["--batch", "whole number", "12abc"]),
             self.training("--batch", -4, words=["--batch", "at least 1", "-4"]),
             self.training("--learning-rate", "nan", words=["--learning-rate", "finite", "nan"]),
-            self.training("--steps", words=["--steps", "value"]))
+            self.training("--steps", words=["--steps", "value"]),
+            Case(["info", "--json=3"], ["--json must be true or false, not '3'"]),
+            Case(["checkpoint", "inspect", "--json=3", self.checkpoints], ["--json must be true or false, not '3'"]),
+            Case(["checkpoint", "export", "--overwrite=3", "--output", self.folder / "x.npz", self.checkpoints],
+                 ["--overwrite must be true or false, not '3'"]))
 
     def test_contradictory_flags(self):
         self.all_refused(
@@ -181,6 +185,12 @@ class FullDisk(BadInput):
             self.skipTest("a small file system cannot be mounted here")
         self.addCleanup(subprocess.run, ["umount", disk], check=True)
         return disk
+
+    @unittest.skipUnless(os.path.exists("/dev/full"), "no /dev/full here")
+    def test_no_room_for_standard_output(self):
+        with open("/dev/full", "w") as full:
+            process = subprocess.run(command("info"), stdout=full, stderr=subprocess.PIPE, timeout=60)
+        self.assert_refused(process, USER_ERROR, ["standard output cannot be written", "free space"])
 
     def test_no_room_for_the_first_checkpoint(self):
         disk = self.mount(16)
