@@ -299,6 +299,10 @@ void ExchangeBenchmarkSettings::validate() const {
 
 void benchmark_exchange(const ExchangeBenchmarkSettings& settings, Communicator& world) {
   settings.validate();
+  from_root(world, [&] {
+    require_writable(settings.json);
+    return std::string();
+  });
   ExchangeBenchmark(settings, world).run();
 }
 

@@ -153,17 +153,19 @@ class LayerBenchmark {
 }  // namespace
 
 void LayerBenchmarkSettings::validate() const {
-  numbers_of("steps", steps);
   at_least("inputs", inputs, 0);
+  at_most("inputs", inputs, kMostUnits);
   at_least("model-parallel", model_parallel, 0);
   at_least("unit-blocks", unit_blocks, 1);
   at_least("threads", threads, 0);
   at_least("repetitions", repetitions, 1);
-  numbers_of("batch", batch);
-  std::vector<int> widths = numbers_of("hidden", hidden);
-  for (const int units : widths)
+  for (const int lanes : numbers_of("batch", batch))
+    for (const int length : numbers_of("steps", steps)) validate_step(lanes, length, "steps");
+  for (const int units : numbers_of("hidden", hidden)) {
+    at_most("hidden", units, kMostUnits);
     require(units % unit_blocks == 0,
             fmt::format("--hidden must be multiples of --unit-blocks ({}), not {}", unit_blocks, units));
+  }
   require(inputs % unit_blocks == 0,
           fmt::format("--inputs must be a multiple of --unit-blocks ({}), not {}", unit_blocks, inputs));
 }
