@@ -90,11 +90,12 @@ void CudaBackend::add(std::span<const float> x, std::span<float> y) { elementwis
 
 std::unique_ptr<BackgroundSums> CudaBackend::make_background_sums(Communicator& axis, std::size_t most) {
   Exchange& exchange = exchange_over(axis);
-  if (axis.size() > 1 && exchange.is_capturable() && !exchanges_elsewhere(exchange)) {
-    has_side_sums_ = true;
-    return std::make_unique<SideSums>(device_, exchange, most);
-  }
-  return std::make_unique<DeferredSums>([this, &axis](std::span<float> values) { all_reduce(axis, values); });
+  if (axis.size() == 1 || !exchange.is_capturable())
+    return std::make_unique<DeferredSums>(
+        [this, &axis](std::span<float> values) { all_reduce(axis, values); });
+  if (exchanges_elsewhere(exchange)) return std::make_unique<SideSumsInTurns>(device_, exchange, most);
+  has_side_sums_ = true;
+  return std::make_unique<SideSums>(device_, exchange, most);
 }
 
 bool CudaBackend::exchanges_elsewhere(const Exchange& exchange) const {

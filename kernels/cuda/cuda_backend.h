@@ -38,7 +38,8 @@ class CudaBackend final : public Backend {
   void fill(std::span<float> x, float value) override;
   void copy(std::span<const float> from, std::span<float> to) override;
   void add(std::span<const float> x, std::span<float> y) override;
-  /// On a stream of their own where `axis` is the only one over which this rank exchanges, through NCCL.
+  /// Through NCCL on a stream of their own: at any time where `axis` is the only one over which this rank
+  /// exchanges, else in turns with the layers.
   std::unique_ptr<BackgroundSums> make_background_sums(Communicator& axis, std::size_t most) override;
   std::vector<double> sums_of_squares(std::span<const std::span<const float>> arrays) override;
   bool all_finite(std::span<const float> x) override;
@@ -57,7 +58,7 @@ class CudaBackend final : public Backend {
   Device device_;
   std::map<const Communicator*, std::unique_ptr<Exchange>> exchanges_;
   std::map<const Communicator*, TreeAllReduce> sums_;
-  bool has_side_sums_ = false;
+  bool has_side_sums_ = false;  ///< that take no turns
 };
 
 }  // namespace lamina::cuda

@@ -385,9 +385,11 @@ void PerStepRecurrence::backward(const RecurrenceBackward& b) {
   check_fits(shape_, steps_, b);
   begin_backward(b);
   run_backward_steps();
+  b.side_work.advance();
   sum_bias_gradients(b.d_parameters);
   if (is_rounded()) round_gradients();
   weight_gradients(b.d_parameters);
+  b.side_work.pause();
   if (!b.d_input.empty()) input_gradient(b.d_input);
   ready_for_backward_ = false;
 }
