@@ -80,11 +80,6 @@ void check_residency(const PersistentPlan& plan, const cudaDeviceProp& device);
 /// is one.
 void check_no_stall(const Stall& stall, const PersistentGrid& grid, int rank, const char* direction);
 
-/// Sums over the 4U rows of each of `blocks` blocks of W_h [blocks, 4U, H]: sums [blocks, H].
-void sum_columns(const Device& device, const Sequence& at, int blocks, const float* W_h, float* sums);
-/// mean [H] of the columns of W_h, from the sums of all blocks [G, H].
-void mean_of_columns(const Device& device, const Sequence& at, const float* sums, float* mean);
-
 /// What the members of a rank have of W_h - mean: forward the rows of their units, backward the columns.
 struct MemberWeights {
   const float* rows = nullptr;       ///< [P, 4U, H]

@@ -29,7 +29,6 @@ class PersistentRecurrence final : public PerStepRecurrence {
   void run_forward_steps() override;
   void run_backward_steps() override;
 
-  void measure_columns();
   const float* own_columns();
   /// Nobody has said anything in the part of the window that the pass uses.
   void begin_pass();
@@ -49,10 +48,8 @@ class PersistentRecurrence final : public PerStepRecurrence {
   std::unique_ptr<PeerMemory> window_;  ///< two PassLayouts
   Meeting meeting_;
   std::size_t passes_ = 0;
-  Buffer<float> column_sums_, mean_;  ///< LN: [K, H] and [H] of the columns of W_h
-  Buffer<float> all_column_sums_;     ///< LN, several ranks: [G, H]
-  Buffer<float> column_shares_;       ///< several ranks: of each, the columns of W_h [M, K, 4U, H/M]
-  Buffer<float> own_columns_;         ///< several ranks: [G, 4U, H/M]
+  Buffer<float> column_shares_;  ///< several ranks: of each, the columns of W_h [M, K, 4U, H/M]
+  Buffer<float> own_columns_;    ///< several ranks: [G, 4U, H/M]
   Buffer<__nv_bfloat16> forward_weights_, backward_weights_;  ///< of each member of this rank, packed
   Buffer<float> row_sums_h_, row_sums_x_;                     ///< LN: [K, 2, S, D, R]
   Buffer<float> output_of_rank_, output_of_ranks_;  ///< several ranks: [D, K, S*R, U], [M, D, K, S*R, U]
@@ -78,35 +75,21 @@ PersistentRecurrence::PersistentRecurrence(Device& device, const RecurrenceShape
     output_of_ranks_ = device.allocate<float>(size(at_.groups * tile_rows()) * H);
   }
   if (!at_.normalized) return;
-  column_sums_ = device.allocate<float>(size(at_.own_blocks) * H);
-  mean_ = device.allocate<float>(H);
-  if (axis_.size() > 1) all_column_sums_ = device.allocate<float>(size(at_.all_blocks) * H);
   for (Buffer<float>* sums : {&row_sums_h_, &row_sums_x_})
     *sums = device.allocate<float>(size(2 * std::int64_t{at_.own_blocks} * at_.max_steps * at_.lanes()));
 }
 
 void PersistentRecurrence::set_parameters(const LstmParameters<const float>& parameters) {
   PerStepRecurrence::set_parameters(parameters);
-  if (at_.normalized) measure_columns();
   const bool is_alone = axis_.size() == 1;
   pack_weights(device_, at_, grid_.units,
                {.rows = W_h_.view().data(),
                 .columns = is_alone ? W_h_.view().data() : own_columns(),
                 .row_of_columns = hidden() / axis_.size(),
-                .mean = mean_.view().data(),
+                .mean = centres_ ? centres_->of_h() : nullptr,
                 .first_unit = shape_.tiling.blocks.first * at_.units,
                 .forward = forward_weights_.view().data(),
                 .backward = backward_weights_.view().data()});
-}
-
-void PersistentRecurrence::measure_columns() {
-  const float* sums = column_sums_.view().data();
-  sum_columns(device_, at_, at_.own_blocks, W_h_.view().data(), column_sums_.view().data());
-  if (axis_.size() > 1) {
-    axis_.all_gather(sums, all_column_sums_.view().data(), column_sums_.size());
-    sums = all_column_sums_.view().data();
-  }
-  mean_of_columns(device_, at_, sums, mean_.view().data());
 }
 
 /// W_h has the rows of this rank's units, and its members' backward products need the columns.
