@@ -5,6 +5,7 @@
 #include "kernels/cuda/recurrence/per_step_recurrence.h"
 #include "kernels/cuda/recurrence/persistent_kernels.h"
 #include "kernels/cuda/recurrence/persistent_window.h"
+#include "kernels/cuda/recurrence/stall_report.h"
 #include "runtime/error.h"
 
 namespace lamina::cuda {
@@ -37,11 +38,10 @@ class PersistentRecurrence final : public PerStepRecurrence {
     const std::size_t pass = passes_ % 2 * layout_.bytes;
     return reinterpret_cast<T*>(window_->windows().base[axis_.rank()] + pass + offset);
   }
-  PersistentArrays arrays(const __nv_bfloat16* weights);
+  PersistentArrays arrays(const __nv_bfloat16* weights, StallReport& stalls);
   /// Of all ranks, of which the kernel has written the units of this one.
   void gather_output();
   void sum_rows_of_gates();
-  void check_end(const char* direction);
 
   PersistentGrid grid_;
   PassLayout layout_;
@@ -53,7 +53,7 @@ class PersistentRecurrence final : public PerStepRecurrence {
   Buffer<__nv_bfloat16> forward_weights_, backward_weights_;  ///< of each member of this rank, packed
   Buffer<float> row_sums_h_, row_sums_x_;                     ///< LN: [K, 2, S, D, R]
   Buffer<float> output_of_rank_, output_of_ranks_;  ///< several ranks: [D, K, S*R, U], [M, D, K, S*R, U]
-  Buffer<Stall> stall_;                             ///< [1]
+  StallReport forward_stalls_, backward_stalls_;
 };
 
 PersistentRecurrence::PersistentRecurrence(Device& device, const RecurrenceShape& shape, Exchange& model_axis,
@@ -62,12 +62,13 @@ PersistentRecurrence::PersistentRecurrence(Device& device, const RecurrenceShape
       grid_(plan.grid),
       layout_(grid_, shape.hidden, at_.normalized),
       window_(std::move(window)),
-      meeting_(device, model_axis) {
+      meeting_(device, model_axis),
+      forward_stalls_(device, grid_, model_axis.rank(), "forward"),
+      backward_stalls_(device, grid_, model_axis.rank(), "backward") {
   const std::size_t H = size(hidden()), own_units = size(at_.own_blocks * at_.units);
   check_residency(plan, device.properties());
   forward_weights_ = device.allocate<__nv_bfloat16>(4 * H * own_units);
   backward_weights_ = device.allocate<__nv_bfloat16>(4 * H * own_units);
-  stall_ = device.allocate<Stall>(1);
   if (axis_.size() > 1) {
     column_shares_ = device.allocate<float>(4 * own_units * H);
     own_columns_ = device.allocate<float>(4 * own_units * H);
@@ -105,10 +106,9 @@ const float* PersistentRecurrence::own_columns() {
 void PersistentRecurrence::begin_pass() {
   ++passes_;
   device_.clear(in_window<unsigned char>(0), layout_.bytes);
-  device_.clear(stall_.view().data(), sizeof(Stall));
 }
 
-PersistentArrays PersistentRecurrence::arrays(const __nv_bfloat16* weights) {
+PersistentArrays PersistentRecurrence::arrays(const __nv_bfloat16* weights, StallReport& stalls) {
   const StepArrays of_step = step_arrays(0);
   return {.at = at_,
           .grid = grid_,
@@ -121,7 +121,7 @@ PersistentArrays PersistentRecurrence::arrays(const __nv_bfloat16* weights) {
           .flags = in_window<unsigned>(layout_.flags),
           .gate_words = in_window<Word>(layout_.gate_words),
           .cell_words = in_window<WordPair>(layout_.cell_words),
-          .stall = stall_.view().data(),
+          .stall = stalls.on_device(),
           .a_h = a_h_.view().data(),
           .gates = gates_.view().data(),
           .c = c_.view().data(),
@@ -138,14 +138,14 @@ void PersistentRecurrence::run_forward_steps() {
                {in_window<__nv_bfloat16>(layout_.exchanged), group, 0, hidden()});
   meeting_.put_on_stream();
   run_persistent(device_,
-                 PersistentForward{.arrays = arrays(forward_weights_.view().data()),
+                 PersistentForward{.arrays = arrays(forward_weights_.view().data(), forward_stalls_),
                                    .a_x = (at_.normalized ? a_x_ : gates_).view().data(),
                                    .of_x = of_x_,
                                    .h_first = h_first,
                                    .output = output_.data(),
                                    .rounded_h = rounded_h(0, 0)},
                  grid_.blocks());
-  check_end("forward");
+  forward_stalls_.send();
   if (axis_.size() > 1) gather_output();
 }
 
@@ -163,11 +163,11 @@ void PersistentRecurrence::gather_output() {
 void PersistentRecurrence::run_backward_steps() {
   begin_pass();
   meeting_.put_on_stream();
-  run_persistent(
-      device_,
-      PersistentBackward{.arrays = arrays(backward_weights_.view().data()), .d_output = d_output_.data()},
-      grid_.blocks());
-  check_end("backward");
+  run_persistent(device_,
+                 PersistentBackward{.arrays = arrays(backward_weights_.view().data(), backward_stalls_),
+                                    .d_output = d_output_.data()},
+                 grid_.blocks());
+  backward_stalls_.send();
   if (at_.normalized) sum_rows_of_gates();
 }
 
@@ -194,12 +194,6 @@ void PersistentRecurrence::sum_rows_of_gates() {
   };
   merge(row_sums_h_, sums_h_);
   merge(row_sums_x_, sums_x_);
-}
-
-void PersistentRecurrence::check_end(const char* direction) {
-  Stall stall;
-  device_.to_host(stall_.view().data(), &stall, sizeof stall);
-  check_no_stall(stall, grid_, axis_.rank(), direction);
 }
 
 }  // namespace

@@ -170,58 +170,84 @@ LstmParameters<T> spans_of(Map& values) {
   return {of("W_x"), of("W_h"), of("gain_x"), of("gain_h"), of("bias"), of("gain_c"), of("bias_c")};
 }
 
-/// Forward and backward on one emulated GPU, so often; what it has of global tensors, and NaN elsewhere.
+/// The recurrence on one emulated GPU with all that it reads and writes.
+class RecurrenceOnDevice {
+ public:
+  RecurrenceOnDevice(Device& device, Exchange& model_axis, const Setting& s, const Tensors& in)
+      : device_(device), s_(s), in_(in), lengths_(lengths_of(s)) {
+    PersistentPlan plan = plan_persistent(s.shape(), device.properties(), s.units);
+    if (s.row_tiles > 0) plan.grid.row_tiles = s.row_tiles;
+    recurrence_ = make_persistent_recurrence(device, s.shape(), model_axis, plan);
+    for (const std::string& name : s.parameters()) {
+      const Floats values = reference::to_blocks<float>(in.at(name), s.parameter(name), s.tiling().blocks);
+      parameters_.emplace(name, OnDevice(device, values));
+      gradients_.emplace(name, OnDevice(device, Floats(values.size(), NAN)));
+    }
+    recurrence_->set_parameters(spans_of<const float>(parameters_));
+  }
+
+  void forward() {
+    recurrence_->forward({.time_steps = s_.steps,
+                          .input = x_.view(),
+                          .h_first = h_.view(),
+                          .c_first = c_.view(),
+                          .lengths = lengths_,
+                          .output = output_.view(),
+                          .h_last = h_last_.view(),
+                          .c_last = c_last_.view()});
+  }
+  void backward() {
+    recurrence_->backward({.d_output = d_output_.view(),
+                           .d_input = d_input_.view(),
+                           .d_parameters = spans_of<float>(gradients_)});
+  }
+
+  /// What it has of global tensors, and NaN elsewhere.
+  Tensors results() {
+    const SequenceLayout outputs = s_.sequence(s_.hidden), inputs = s_.sequence(s_.inputs);
+    Tensors out{{"output", Floats(outputs.global_size(), NAN)},
+                {"d_x", Floats(inputs.global_size(), NAN)},
+                {"h_last", Floats(s_.states().global_size(), NAN)},
+                {"c_last", Floats(s_.states().global_size(), NAN)}};
+    for (OnDevice* of_all_ranks : {&output_, &h_last_})
+      EXPECT_THAT(of_all_ranks->host(), ::testing::Each(::testing::Not(::testing::IsNan())));
+    outputs.from_full<float>(output_.host(), out["output"]);
+    inputs.from_blocked<float>(d_input_.host(), out["d_x"]);
+    s_.states().from_full<float>(h_last_.host(), out["h_last"]);
+    s_.states().from_blocked<float>(c_last_.host(), out["c_last"]);
+    for (auto& [name, gradient] : gradients_) {
+      Floats& global = out["d_" + name];
+      global.resize(in_.at(name).size(), NAN);
+      reference::from_blocks<float>(gradient.host(), s_.parameter(name), s_.tiling().blocks, global);
+    }
+    return out;
+  }
+
+ private:
+  Device& device_;
+  Setting s_;
+  const Tensors& in_;
+  std::vector<int> lengths_;
+  std::unique_ptr<Recurrence> recurrence_;
+  std::map<std::string, OnDevice> parameters_, gradients_;
+  OnDevice x_{device_, s_.sequence(s_.inputs).to_full<float>(in_.at("x"))};
+  OnDevice d_output_{device_, s_.sequence(s_.hidden).to_blocked<float>(in_.at("d_output"))};
+  OnDevice h_{device_, s_.states().to_full<float>(in_.at("h"))};
+  OnDevice c_{device_, s_.states().to_blocked<float>(in_.at("c"))};
+  OnDevice h_last_{device_, Floats(in_.at("h").size(), NAN)};
+  OnDevice c_last_{device_, Floats(s_.states().blocked_size(), NAN)};
+  OnDevice output_{device_, Floats(s_.sequence(s_.hidden).full_size(), NAN)};
+  OnDevice d_input_{device_, Floats(s_.sequence(s_.inputs).blocked_size(), NAN)};
+};
+
+/// Forward and backward on one emulated GPU, so often.
 Tensors run_on(Device& device, Exchange& model_axis, const Setting& s, const Tensors& in, int times) {
-  PersistentPlan plan = plan_persistent(s.shape(), device.properties(), s.units);
-  if (s.row_tiles > 0) plan.grid.row_tiles = s.row_tiles;
-  const auto recurrence = make_persistent_recurrence(device, s.shape(), model_axis, plan);
-  const Share all = s.tiling().blocks;
-  std::map<std::string, OnDevice> parameters, gradients;
-  for (const std::string& name : s.parameters()) {
-    const Floats values = reference::to_blocks<float>(in.at(name), s.parameter(name), all);
-    parameters.emplace(name, OnDevice(device, values));
-    gradients.emplace(name, OnDevice(device, Floats(values.size(), NAN)));
-  }
-  OnDevice x(device, s.sequence(s.inputs).to_full<float>(in.at("x")));
-  OnDevice d_output(device, s.sequence(s.hidden).to_blocked<float>(in.at("d_output")));
-  OnDevice h(device, s.states().to_full<float>(in.at("h")));
-  OnDevice c(device, s.states().to_blocked<float>(in.at("c")));
-  OnDevice h_last(device, Floats(in.at("h").size(), NAN)),
-      c_last(device, Floats(s.states().blocked_size(), NAN));
-  OnDevice output(device, Floats(s.sequence(s.hidden).full_size(), NAN));
-  OnDevice d_input(device, Floats(s.sequence(s.inputs).blocked_size(), NAN));
-  const std::vector<int> lengths = lengths_of(s);
-
-  recurrence->set_parameters(spans_of<const float>(parameters));
+  RecurrenceOnDevice recurrence(device, model_axis, s, in);
   for (int time = 0; time < times; ++time) {
-    recurrence->forward({.time_steps = s.steps,
-                         .input = x.view(),
-                         .h_first = h.view(),
-                         .c_first = c.view(),
-                         .lengths = lengths,
-                         .output = output.view(),
-                         .h_last = h_last.view(),
-                         .c_last = c_last.view()});
-    recurrence->backward(
-        {.d_output = d_output.view(), .d_input = d_input.view(), .d_parameters = spans_of<float>(gradients)});
+    recurrence.forward();
+    recurrence.backward();
   }
-
-  Tensors out{{"output", Floats(s.sequence(s.hidden).global_size(), NAN)},
-              {"d_x", Floats(s.sequence(s.inputs).global_size(), NAN)},
-              {"h_last", Floats(s.states().global_size(), NAN)},
-              {"c_last", Floats(s.states().global_size(), NAN)}};
-  for (OnDevice* of_all_ranks : {&output, &h_last})
-    EXPECT_THAT(of_all_ranks->host(), ::testing::Each(::testing::Not(::testing::IsNan())));
-  s.sequence(s.hidden).from_full<float>(output.host(), out["output"]);
-  s.sequence(s.inputs).from_blocked<float>(d_input.host(), out["d_x"]);
-  s.states().from_full<float>(h_last.host(), out["h_last"]);
-  s.states().from_blocked<float>(c_last.host(), out["c_last"]);
-  for (auto& [name, gradient] : gradients) {
-    Floats& global = out["d_" + name];
-    global.resize(in.at(name).size(), NAN);
-    reference::from_blocks<float>(gradient.host(), s.parameter(name), all, global);
-  }
-  return out;
+  return recurrence.results();
 }
 
 /// On one GPU; global tensors.
@@ -615,6 +641,33 @@ TEST(PersistentRecurrence, IsMadeOrRefusedByAllModelRanksTogether) {
               ::testing::HasSubstr("model rank 1 has another kind of GPU"));
   EXPECT_EQ(nccl_on_cpu::windows(), 0);
   EXPECT_EQ(nccl_on_cpu::communicators(), 0);
+}
+
+void note_arrival(void* has_come) { *static_cast<bool*>(has_come) = true; }
+
+// The host goes on while the GPU is at a step.
+TEST(PersistentRecurrence, WaitsForNothingInItsPasses) {
+  const Setting s{.name = ""};
+  cuda_on_cpu::reset();
+  cuda_on_cpu::set_multiprocessors(s.multiprocessors);
+  const Tensors in = inputs_of(s);
+  Device device(0);
+  const auto alone = make_exchange_alone(device);
+  RecurrenceOnDevice recurrence(device, *alone, s, in);
+  recurrence.forward();
+  recurrence.backward();  // it makes products, and takes memory, the first time
+  bool has_come = false;
+  device.synchronize();
+  cuda_on_cpu::set_lazy_streams(true);
+  verify(cudaLaunchHostFunc(device.stream(), note_arrival, &has_come), "cudaLaunchHostFunc");
+
+  recurrence.forward();
+  recurrence.backward();
+
+  EXPECT_FALSE(has_come);
+  device.synchronize();
+  EXPECT_TRUE(has_come);
+  cuda_on_cpu::reset();
 }
 
 // --- what must not hang -----------------------------------------------------------------------------------
