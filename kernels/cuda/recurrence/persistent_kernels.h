@@ -15,6 +15,7 @@
 
 #include <cuda_bf16.h>
 
+#include <chrono>
 #include <cstdint>
 
 #include "kernels/cuda/device.h"
@@ -26,8 +27,10 @@
 
 namespace lamina::cuda {
 
-/// How long a member waits for another one before it gives up, in nanoseconds.
-inline constexpr unsigned long long kSpinLimit = 20'000'000'000;
+/// How long a member waits for another one before it gives up, in nanoseconds, where ranks wait for each
+/// other so long (0: as long as they do by default): less, so that who waited says for what before they give
+/// up.
+unsigned long long spin_limit_within(std::chrono::milliseconds deadline);
 
 /// What both directions share. Rows of a team are the lanes d * R + r in order; `row` counts over all teams.
 struct PersistentArrays {
@@ -44,7 +47,7 @@ struct PersistentArrays {
   Word* gate_words = nullptr;          ///< LN: [2, rows, members]
   WordPair* cell_words = nullptr;      ///< LN: [2, rows, members]
   Stall* stall = nullptr;
-  unsigned long long spin_limit = kSpinLimit;
+  unsigned long long spin_limit = 0;  ///< spin_limit_within()
 
   // For the backward pass and the gradients, as in StepArrays.
   float* a_h = nullptr;    ///< LN: [D, P, S, R, 4U]

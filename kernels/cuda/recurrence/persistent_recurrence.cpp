@@ -122,6 +122,7 @@ PersistentArrays PersistentRecurrence::arrays(const __nv_bfloat16* weights, Stal
           .gate_words = in_window<Word>(layout_.gate_words),
           .cell_words = in_window<WordPair>(layout_.cell_words),
           .stall = stalls.on_device(),
+          .spin_limit = spin_limit_within(axis_.deadline()),
           .a_h = a_h_.view().data(),
           .gates = gates_.view().data(),
           .c = c_.view().data(),

@@ -253,7 +253,8 @@ Tensors run_on(Device& device, Exchange& model_axis, const Setting& s, const Ten
 /// On one GPU; global tensors.
 Tensors run(const Setting& s, const Tensors& in, int times = 1) {
   Device device(0);
-  const auto alone = make_exchange_alone(device);
+  const auto self = make_self_communicator();
+  const auto alone = make_exchange_alone(device, *self);
   return run_on(device, *alone, s, in, times);
 }
 
@@ -554,7 +555,8 @@ TEST(PersistentRecurrence, SaysWhyItCannotBe) {
   Device device(0);
   RecurrenceShape shape = Setting{}.shape();
   shape.precision = Precision::f32;
-  const auto alone = make_exchange_alone(device);
+  const auto self = make_self_communicator();
+  const auto alone = make_exchange_alone(device, *self);
 
   try {
     make_persistent_recurrence(device, shape, *alone, plan_persistent(shape, device.properties()));
@@ -652,7 +654,8 @@ TEST(PersistentRecurrence, WaitsForNothingInItsPasses) {
   cuda_on_cpu::set_multiprocessors(s.multiprocessors);
   const Tensors in = inputs_of(s);
   Device device(0);
-  const auto alone = make_exchange_alone(device);
+  const auto self = make_self_communicator();
+  const auto alone = make_exchange_alone(device, *self);
   RecurrenceOnDevice recurrence(device, *alone, s, in);
   recurrence.forward();
   recurrence.backward();  // it makes products, and takes memory, the first time
@@ -671,6 +674,39 @@ TEST(PersistentRecurrence, WaitsForNothingInItsPasses) {
 }
 
 // --- what must not hang -----------------------------------------------------------------------------------
+
+TEST(PersistentRecurrence, GivesUpBeforeItsGroupDoes) {
+  using namespace std::chrono_literals;
+  EXPECT_EQ(spin_limit_within(20s), 15'000'000'000u);
+  EXPECT_EQ(spin_limit_within(1ms), 750'000u);
+  EXPECT_EQ(spin_limit_within(0s), spin_limit_within(kDefaultDeadline)) << "somebody should say so at last";
+}
+
+// The deadline is that of the group when a pass begins, although it has no peers.
+TEST(PersistentRecurrence, SaysAtTheNextWaitThatABlockIsTooLateForTheDeadline) {
+  const Setting s{.name = ""};
+  const Tensors in = inputs_of(s);
+  cuda_on_cpu::reset();
+  cuda_on_cpu::set_multiprocessors(s.multiprocessors);
+  run_on_gpus(1, Gpus::one, [&](Device& device, Communicator& world) {
+    const auto alone = make_exchange(device, world);
+    RecurrenceOnDevice recurrence(device, *alone, s, in);
+    slow_block = 0;
+    recurrence.forward();
+    EXPECT_NO_THROW(device.synchronize());
+
+    slow_turns = 1 << 12;
+    world.set_deadline(std::chrono::milliseconds(1));
+    EXPECT_NO_THROW(recurrence.forward());
+    EXPECT_NO_THROW(recurrence.backward());
+
+    EXPECT_THAT([&] { device.synchronize(); },
+                ::testing::ThrowsMessage<InternalError>(
+                    ::testing::AllOf(::testing::HasSubstr("persistent recurrence, forward: block "),
+                                     ::testing::HasSubstr(" waited too long in step "))));
+  });
+  cuda_on_cpu::reset();
+}
 
 /// A forward pass of 32 units in members of 8, which is soon tired of waiting; on a rank of so many.
 class ImpatientForward {
@@ -756,7 +792,8 @@ class ImpatientForward {
 TEST(PersistentKernels, GiveUpOnABlockThatDoesNotCome) {
   cuda_on_cpu::reset();
   Device device(0);
-  const auto alone = make_exchange_alone(device);
+  const auto self = make_self_communicator();
+  const auto alone = make_exchange_alone(device, *self);
   ImpatientForward forward(device, *alone);
 
   const Stall seen = forward.run(/*missing=*/1);
