@@ -2,6 +2,8 @@
 #pragma once
 
 #include <map>
+#include <memory>
+#include <vector>
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/exchange.h"
@@ -51,12 +53,19 @@ class CudaBackend final : public Backend {
   std::unique_ptr<ProductSeries> make_product_series(std::vector<Product> products) override;
 
  private:
+  /// Null where there is none yet.
+  Exchange* find_exchange(const Communicator& group) const;
   Exchange& exchange_over(Communicator& group);
   bool exchanges_elsewhere(const Exchange& exchange) const;
   void all_reduce(Communicator& axis, std::span<float> values);
 
   Device device_;
-  std::map<const Communicator*, std::unique_ptr<Exchange>> exchanges_;
+  struct GroupExchange {
+    const Communicator* group;
+    std::unique_ptr<Exchange> exchange;
+  };
+  /// In the order in which ranks make them, as they must end in one order on all ranks.
+  std::vector<GroupExchange> exchanges_;
   std::map<const Communicator*, TreeAllReduce> sums_;
   bool has_side_sums_ = false;  ///< that take no turns
 };

@@ -27,6 +27,8 @@ class GpuTraining : public ::testing::Test {
     cuda_on_cpu::set_multiprocessors(8);
   }
   void TearDown() override {
+    EXPECT_EQ(nccl_on_cpu::communicators(), 0);
+    EXPECT_EQ(nccl_on_cpu::aborted(), 0) << "ranks ended their communicators in different orders";
     cuda_on_cpu::reset();
     nccl_on_cpu::reset();
   }
