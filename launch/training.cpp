@@ -146,13 +146,15 @@ NonFinite Training::forward_backward() {
                                   if (range.first == 0) spoil_gradient(table.gradient(0), *backend_);
                                   gradient_sync_.add(range);
                                 },
-                            .between_steps = [this] { gradient_sync_.advance(); }};
+                            .side_work = {.advance = [this] { gradient_sync_.advance(); },
+                                          .pause = [this] { gradient_sync_.pause(); }}};
 
   std::vector<double> losses(count(tiling.groups.local));
   for (int first = 0; first < tiling.groups.local; first += groups) {
     const Sequences sequences{batch_.time_steps, part(batch_.tokens, first), part(batch_.targets, first), {}};
     model_.forward(sequences, state_, first, static_cast<std::uint64_t>(step_));
     model_.backward(1 / static_cast<float>(batch_.predictions), hooks);
+    gradient_sync_.advance();  // the device need not wait until the host has the losses
     prefetch(step_);
     model_.losses(std::span(losses).subspan(count(first), count(groups)));
   }

@@ -190,25 +190,22 @@ void LanguageModel::backward(float scale, const BackwardHooks& hooks) {
   const auto undrop = [&](int place) {
     if (latest_dropped_) backend_.dropout_backward(dropout_->masks[count(place)], gradient(place));
   };
-  const auto set = [&](ParameterRange range) {
-    if (hooks.gradients_are_set) hooks.gradients_are_set(range);
-  };
 
   output_->backward(scale, gradient(settings_.layers), table_.gradient(output_W_),
                     table_.gradient(output_bias_));
-  set({output_W_, output_bias_ + 1});
+  hooks.gradients_are_set({output_W_, output_bias_ + 1});
   for (int l = settings_.layers - 1; l >= 0; --l) {
     undrop(l + 1);
     const bool has_inputs = l > 0 || !reads_tokens();
     layers_[count(l)].backward(gradient(l + 1), has_inputs ? gradient(l) : std::span<float>(), table_,
-                               hooks.between_steps);
-    set(layers_[count(l)].parameters());
+                               hooks.side_work);
+    hooks.gradients_are_set(layers_[count(l)].parameters());
   }
   if (!reads_tokens()) {
     undrop(0);
     embedding_->backward(latest_.time_steps, gradient(0), latest_.tokens, table_.gradient(table_index_));
   }
-  set({table_index_, table_index_ + 1});
+  hooks.gradients_are_set({table_index_, table_index_ + 1});
 }
 
 std::size_t LanguageModel::saved_size() const {

@@ -42,12 +42,12 @@ class CarriedState {
   std::vector<Buffer<float>> h_, c_;
 };
 
-/// What a backward pass calls on its way; each may be empty.
+/// What a backward pass calls on its way.
 struct BackwardHooks {
   /// The gradients of these parameters are set, for the device's later work. Ranges come from the last
   /// parameters to the first, and make up the table.
-  std::function<void(ParameterRange)> gradients_are_set;
-  std::function<void()> between_steps;  ///< as RecurrenceBackward::between_steps
+  std::function<void(ParameterRange)> gradients_are_set = [](ParameterRange) {};
+  SideWork side_work{};  ///< of every recurrent layer
 };
 
 class LanguageModel {

@@ -46,9 +46,9 @@ void LstmLayer::parameters_changed(const ParameterTable& table) {
 }
 
 void LstmLayer::backward(std::span<const float> d_output, std::span<float> d_input, ParameterTable& table,
-                         const std::function<void()>& between_steps) {
+                         const SideWork& side_work) {
   recurrence_->backward(
-      {d_output, d_input, views<float>([&](int index) { return table.gradient(index); }), between_steps});
+      {d_output, d_input, views<float>([&](int index) { return table.gradient(index); }), side_work});
 }
 
 }  // namespace lamina

@@ -2,7 +2,6 @@
 // unit.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <string>
 
@@ -21,10 +20,9 @@ class LstmLayer {
   void parameters_changed(const ParameterTable& table);
   void forward(const RecurrenceForward& f) { recurrence_->forward(f); }
   /// d_output: blocked [D, K, T*R, U]; d_input: blocked [D, K, T*R, I/G], may be empty. With rows of a
-  /// parameter as inputs that parameter's gradient is set, too. Calls `between_steps`, unless empty, as
-  /// RecurrenceBackward says.
+  /// parameter as inputs that parameter's gradient is set, too.
   void backward(std::span<const float> d_output, std::span<float> d_input, ParameterTable& table,
-                const std::function<void()>& between_steps = {});
+                const SideWork& side_work = {});
   /// But for the one whose rows are the inputs.
   ParameterRange parameters() const { return parameters_; }
   std::size_t saved_size() const { return recurrence_->saved_size(); }

@@ -113,12 +113,22 @@ struct RecurrenceForward {
   std::span<const std::int32_t> tokens = {};  ///< with table_rows, [D, T, R]: which row each input is
 };
 
+/// How other work goes on beside a backward pass: sums of gradients, for instance, which exchange with other
+/// ranks, too. So that exchanges come in one order on all ranks, a device that puts its own on streams calls
+/// both, each once: what is begun by the one is over before what comes after the other.
+struct SideWork {
+  /// Called now and then by a device whose work keeps the caller's thread busy; by others where all that is
+  /// to come before pause() is work without exchanges.
+  std::function<void()> advance = [] {};
+  /// Called where exchanges may come again.
+  std::function<void()> pause = [] {};
+};
+
 struct RecurrenceBackward {
   std::span<const float> d_output;     ///< blocked [D, K, T*R, U]
   std::span<float> d_input;            ///< blocked [D, K, T*R, I/G]; empty: not wanted, or with table_rows
   LstmParameters<float> d_parameters;  ///< set (not added to) to the tree sum over this pass's D lane groups
-  /// Called now and then by a device whose work keeps the caller's thread busy; may be empty.
-  std::function<void()> between_steps{};
+  SideWork side_work{};
 };
 
 /// A recurrent layer over a whole sequence. The time loop and its exchanges over the model axis live inside,

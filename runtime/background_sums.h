@@ -18,9 +18,15 @@ class BackgroundSums {
   virtual void add(std::span<float> values) = 0;
   /// Moves what was added on, without waiting for peers: to be called now and then by who works long.
   virtual void advance() = 0;
+  /// Other exchanges between ranks come next, on streams of a device: what advance() has begun there comes
+  /// before them, on every rank.
+  virtual void pause() = 0;
   /// Every rank has the sums of all that was added. Collective.
   virtual void finish() = 0;
 };
+
+/// Whether `more` adjoins `values`, which then becomes both.
+bool grow(std::span<float>& values, std::span<float> more);
 
 /// All at the end, in as few calls as possible: where nothing is gained before, because the cores that would
 /// add up are those that do the other work.
@@ -30,6 +36,7 @@ class DeferredSums final : public BackgroundSums {
 
   void add(std::span<float> values) override;
   void advance() override {}
+  void pause() override {}
   void finish() override;
 
  private:

@@ -39,6 +39,7 @@ class Communicator::TimedSums final : public BackgroundSums {
   void advance() override {
     if (is_busy_) group_.timed("advance sums", [&] { sums_->advance(); });
   }
+  void pause() override { sums_->pause(); }
   void finish() override {
     is_busy_ = false;
     group_.timed("finish sums", [&] { sums_->finish(); });

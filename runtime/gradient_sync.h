@@ -24,6 +24,8 @@ class GradientSync {
   void add(ParameterRange range);
   /// Moves the sums on: to be called now and then.
   void advance() { sums_->advance(); }
+  /// Other exchanges come next, as in BackgroundSums.
+  void pause() { sums_->pause(); }
   /// After the last pass, by parameter: whether a gradient of this rank, before ranks were summed, was not
   /// finite. Waits for the device.
   std::vector<bool> non_finite_of_rank();

@@ -42,11 +42,18 @@ void CudaBackend::to_host(std::span<const float> device, std::span<float> host) 
   if (!host.empty()) device_.to_host(device.data(), host.data(), host.size_bytes());
 }
 
+Exchange* CudaBackend::find_exchange(const Communicator& group) const {
+  const auto found = std::ranges::find(exchanges_, &group, &GroupExchange::group);
+  return found == exchanges_.end() ? nullptr : found->exchange.get();
+}
+
 Exchange& CudaBackend::exchange_over(Communicator& group) {
-  check(!has_side_sums_ || group.size() == 1 || exchanges_.contains(&group),
-        "layers that exchange come before the sums of gradients");
-  std::unique_ptr<Exchange>& exchange = exchanges_[&group];
-  if (!exchange) exchange = make_exchange(device_, group);
+  Exchange* exchange = find_exchange(group);
+  if (exchange == nullptr) {
+    check(!has_side_sums_ || group.size() == 1, "layers that exchange come before the sums of gradients");
+    exchanges_.push_back({&group, make_exchange(device_, group)});
+    exchange = exchanges_.back().exchange.get();
+  }
   check(exchange->size() == group.size(), "a communicator has taken the place of another");
   return *exchange;
 }
@@ -90,16 +97,17 @@ void CudaBackend::add(std::span<const float> x, std::span<float> y) { elementwis
 
 std::unique_ptr<BackgroundSums> CudaBackend::make_background_sums(Communicator& axis, std::size_t most) {
   Exchange& exchange = exchange_over(axis);
-  if (axis.size() > 1 && exchange.is_capturable() && !exchanges_elsewhere(exchange)) {
-    has_side_sums_ = true;
-    return std::make_unique<SideSums>(device_, exchange, most);
-  }
-  return std::make_unique<DeferredSums>([this, &axis](std::span<float> values) { all_reduce(axis, values); });
+  if (axis.size() == 1 || !exchange.is_capturable())
+    return std::make_unique<DeferredSums>(
+        [this, &axis](std::span<float> values) { all_reduce(axis, values); });
+  if (exchanges_elsewhere(exchange)) return std::make_unique<SideSumsInTurns>(device_, exchange, most);
+  has_side_sums_ = true;
+  return std::make_unique<SideSums>(device_, exchange, most);
 }
 
 bool CudaBackend::exchanges_elsewhere(const Exchange& exchange) const {
   return std::ranges::any_of(exchanges_, [&](const auto& other) {
-    return other.second.get() != &exchange && other.second->size() > 1;
+    return other.exchange.get() != &exchange && other.exchange->size() > 1;
   });
 }
 

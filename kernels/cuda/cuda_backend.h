@@ -2,6 +2,8 @@
 #pragma once
 
 #include <map>
+#include <memory>
+#include <vector>
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/exchange.h"
@@ -38,7 +40,8 @@ class CudaBackend final : public Backend {
   void fill(std::span<float> x, float value) override;
   void copy(std::span<const float> from, std::span<float> to) override;
   void add(std::span<const float> x, std::span<float> y) override;
-  /// On a stream of their own where `axis` is the only one over which this rank exchanges, through NCCL.
+  /// Through NCCL on a stream of their own: at any time where `axis` is the only one over which this rank
+  /// exchanges, else in turns with the layers.
   std::unique_ptr<BackgroundSums> make_background_sums(Communicator& axis, std::size_t most) override;
   std::vector<double> sums_of_squares(std::span<const std::span<const float>> arrays) override;
   bool all_finite(std::span<const float> x) override;
@@ -50,14 +53,21 @@ class CudaBackend final : public Backend {
   std::unique_ptr<ProductSeries> make_product_series(std::vector<Product> products) override;
 
  private:
+  /// Null where there is none yet.
+  Exchange* find_exchange(const Communicator& group) const;
   Exchange& exchange_over(Communicator& group);
   bool exchanges_elsewhere(const Exchange& exchange) const;
   void all_reduce(Communicator& axis, std::span<float> values);
 
   Device device_;
-  std::map<const Communicator*, std::unique_ptr<Exchange>> exchanges_;
+  struct GroupExchange {
+    const Communicator* group;
+    std::unique_ptr<Exchange> exchange;
+  };
+  /// In the order in which ranks make them, as they must end in one order on all ranks.
+  std::vector<GroupExchange> exchanges_;
   std::map<const Communicator*, TreeAllReduce> sums_;
-  bool has_side_sums_ = false;
+  bool has_side_sums_ = false;  ///< that take no turns
 };
 
 }  // namespace lamina::cuda

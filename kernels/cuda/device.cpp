@@ -101,9 +101,13 @@ void Device::to_device(const void* host, void* device, std::size_t bytes) {
 
 void Device::to_host(const void* device, void* host, std::size_t bytes) {
   if (!wait_checks_.empty()) synchronize();  // else the copy to pageable memory would wait
+  send_to_host(device, host, bytes);
+  synchronize();
+}
+
+void Device::send_to_host(const void* device, void* host, std::size_t bytes) {
   verify(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream_),
          "cudaMemcpyAsync from the GPU");
-  synchronize();
 }
 
 void Device::copy(const void* from, void* to, std::size_t bytes) {
@@ -116,13 +120,14 @@ void Device::clear(void* memory, std::size_t bytes) {
 
 void Device::synchronize() {
   check(stream_ == pool_->stream, "only the device's own stream is waited for");
-  if (wait_checks_.empty()) return verify(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
   try {
-    wait_with_checks();
+    wait_checks_.empty() ? verify(cudaStreamSynchronize(stream_), "cudaStreamSynchronize")
+                         : wait_with_checks();
   } catch (...) {
     gave_up_ = true;
     throw;
   }
+  end_checks_.ask();
 }
 
 void Device::wait_with_checks() {

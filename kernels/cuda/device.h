@@ -65,13 +65,17 @@ class Device {
   void to_device(const void* host, void* device, std::size_t bytes);
   /// The values are there when it returns: waits for the stream.
   void to_host(const void* device, void* host, std::size_t bytes);
+  /// Ordered on the stream; the values are there when it has been waited for. `host` is page-locked.
+  void send_to_host(const void* device, void* host, std::size_t bytes);
   void copy(const void* from, void* to, std::size_t bytes);  ///< within the device, ordered on the stream
   void clear(void* memory, std::size_t bytes);               ///< to zeros, ordered on the stream
-  /// Until all work on the stream is done. Throws what a check of wait_checks() throws.
+  /// Until all work on the stream is done. Throws what a check of wait_checks() or end_checks() throws.
   void synchronize();
   /// Asked in every wait of the above for the stream, and once when it has ended. Without any, NVIDIA's own
   /// waits are used.
   WaitChecks& wait_checks() { return wait_checks_; }
+  /// Asked when a wait of the above has ended, before the host uses what it waited for.
+  EndChecks& end_checks() { return end_checks_; }
 
  private:
   struct Pool;
@@ -90,6 +94,7 @@ class Device {
   cublasLtHandle_t matrices_ = nullptr;
   Buffer<unsigned char> workspace_;
   WaitChecks wait_checks_;
+  EndChecks end_checks_;
   bool gave_up_ = false;  ///< on a wait for the stream, which may never end
 };
 
@@ -113,6 +118,7 @@ class PinnedArray {
   }
 
   T* data() { return data_; }
+  const T* data() const { return data_; }
   std::size_t size() const { return size_; }
   std::span<T> view() { return {data_, size_}; }
 

@@ -3,6 +3,7 @@
 // runtime/tree.h, so that the bits do not depend on the transport.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <memory>
 #include <string>
@@ -24,6 +25,8 @@ class Exchange {
   /// Whether the calls below only put work on the stream, so that a graph can be captured around them. Else
   /// they wait for the stream and for the other ranks.
   virtual bool is_capturable() const = 0;
+  /// As the group's, now: no rank waits longer for the others. 0: for ever.
+  virtual std::chrono::milliseconds deadline() const = 0;
 
   /// part: [count]; all: [size * count], the part of rank r at r * count. `part` may be this rank's place in
   /// `all`. Device memory. Collective.

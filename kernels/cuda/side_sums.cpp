@@ -14,4 +14,18 @@ void SideSums::add(std::span<float> values) {
   side_.run([&] { sums_.sum(values); });
 }
 
+void SideSumsInTurns::add(std::span<float> values) {
+  if (waiting_.empty() || !grow(waiting_.back(), values)) waiting_.push_back(values);
+}
+
+void SideSumsInTurns::advance() {
+  for (const std::span<float> values : waiting_) sums_.add(values);
+  waiting_.clear();
+}
+
+void SideSumsInTurns::finish() {
+  advance();
+  pause();
+}
+
 }  // namespace lamina::cuda

@@ -206,9 +206,7 @@ class CudaSoftmaxOutput final : public SoftmaxOutput {
     find_statistics();
     launch(device_, find_losses, for_elements(all_rows()), all_rows(), of_all_.view().data(), targets_.data(),
            losses_.view().data());
-    verify(cudaMemcpyAsync(host_losses_.data(), losses_.view().data(), all_rows() * sizeof(double),
-                           cudaMemcpyDeviceToHost, device_.stream()),
-           "cudaMemcpyAsync from the GPU");
+    device_.send_to_host(losses_.view().data(), host_losses_.data(), all_rows() * sizeof(double));
   }
 
   void losses(std::span<double> losses) override {

@@ -45,11 +45,4 @@ bool wait_within(std::chrono::milliseconds limit, const std::function<bool()>& i
   return true;
 }
 
-WaitChecks::Entry::Entry(WaitChecks& checks, WaitCheck check)
-    : checks_(checks), place_(checks.all_.insert(checks.all_.end(), std::move(check))) {}
-
-void WaitChecks::ask(std::chrono::nanoseconds waited) const {
-  for (const WaitCheck& check : all_) check(waited);
-}
-
 }  // namespace lamina::cuda

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <functional>
 #include <list>
+#include <utility>
 
 namespace lamina::cuda {
 
@@ -17,27 +18,38 @@ void wait_until(const std::function<bool()>& is_done, const WaitCheck& check);
 /// The same for at most `limit`; whether it was done.
 bool wait_within(std::chrono::milliseconds limit, const std::function<bool()>& is_done);
 
-/// What is to be asked in waits for one stream, by those who have put work on it that depends on peers.
-class WaitChecks {
+/// What is to be asked of those who have put work on a stream, by who waits for it.
+template <class... Facts>
+class Checks {
  public:
+  using Check = std::function<void(Facts...)>;
+
   /// The check is asked while this lives.
   class Entry {
    public:
-    Entry(WaitChecks& checks, WaitCheck check);
+    Entry(Checks& checks, Check check)
+        : checks_(checks), place_(checks.all_.insert(checks.all_.end(), std::move(check))) {}
     ~Entry() { checks_.all_.erase(place_); }
     Entry(const Entry&) = delete;
     Entry& operator=(const Entry&) = delete;
 
    private:
-    WaitChecks& checks_;
-    std::list<WaitCheck>::iterator place_;
+    Checks& checks_;
+    typename std::list<Check>::iterator place_;
   };
 
   bool empty() const { return all_.empty(); }
-  void ask(std::chrono::nanoseconds waited) const;
+  void ask(Facts... facts) const {
+    for (const Check& check : all_) check(facts...);
+  }
 
  private:
-  std::list<WaitCheck> all_;
+  std::list<Check> all_;
 };
+
+/// Of work that depends on peers; see WaitCheck.
+using WaitChecks = Checks<std::chrono::nanoseconds>;
+/// Of work that may have failed; each throws where it has.
+using EndChecks = Checks<>;
 
 }  // namespace lamina::cuda

@@ -19,6 +19,7 @@ class MessageSums final : public BackgroundSums {
 
   void add(std::span<float> values) override;
   void advance() override;
+  void pause() override {}
   void finish() override;
 
  private:

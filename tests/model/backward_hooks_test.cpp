@@ -44,16 +44,14 @@ TEST_P(BackwardHooksTest, GradientsAreSetWhenTheHookSaysSo) {
   int next_last = static_cast<int>(table.all().size()), calls = 0;
 
   forward();
-  model_.backward(1, {.gradients_are_set =
-                          [&](ParameterRange range) {
-                            EXPECT_EQ(range.last, next_last);
-                            next_last = range.first;
-                            ++calls;
-                            const std::span<float> set = table.gradients(range);
-                            std::copy(set.begin(), set.end(),
-                                      as_told.begin() + (set.data() - table.gradients().data()));
-                          },
-                      .between_steps = {}});
+  model_.backward(1, {.gradients_are_set = [&](ParameterRange range) {
+                    EXPECT_EQ(range.last, next_last);
+                    next_last = range.first;
+                    ++calls;
+                    const std::span<float> set = table.gradients(range);
+                    std::copy(set.begin(), set.end(),
+                              as_told.begin() + (set.data() - table.gradients().data()));
+                  }});
 
   EXPECT_EQ(next_last, 0);
   EXPECT_EQ(calls, kLayers + 2);
@@ -66,7 +64,7 @@ TEST_P(BackwardHooksTest, OtherWorkGetsItsTurnInEveryTimeStepAndProduct) {
   int turns = 0;
 
   forward();
-  model_.backward(1, {.gradients_are_set = {}, .between_steps = [&] { ++turns; }});
+  model_.backward(1, {.side_work = {.advance = [&] { ++turns; }}});
 
   EXPECT_GE(turns, kLayers * (kTimeSteps + kProducts));
 }

@@ -59,7 +59,7 @@ class Trainer {
                .unit_blocks = what.unit_blocks,
                .passes = where.passes},
               what.batch),
-        backend_(make_cpu_backend(where.threads)),
+        backend_(where.make_backend ? where.make_backend(world.rank()) : make_cpu_backend(where.threads)),
         model_(what.model, what.vocabulary, what.time_steps, pass(), *backend_, grid_.model(), what.seed),
         optimizer_(what.optimizer, model_.parameters(), *backend_),
         gradient_sync_(where.passes, model_.parameters(), *backend_, grid_.data()),
@@ -108,7 +108,9 @@ class Trainer {
       model_.forward({what_.time_steps, tokens, targets, {}}, state_, first, size(step));
       model_.backward(1 / static_cast<float>(chunk.predictions),
                       {.gradients_are_set = [this](ParameterRange range) { gradient_sync_.add(range); },
-                       .between_steps = [this] { gradient_sync_.advance(); }});
+                       .side_work = {.advance = [this] { gradient_sync_.advance(); },
+                                     .pause = [this] { gradient_sync_.pause(); }}});
+      gradient_sync_.advance();
       model_.losses(std::span(losses).subspan(size(first), size(groups)));
     }
     EXPECT_THAT(gradient_sync_.non_finite_of_rank(), ::testing::Each(false));

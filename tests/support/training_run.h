@@ -3,10 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "model/settings.h"
+#include "runtime/backend.h"
 #include "runtime/optimizer.h"
 #include "tests/support/layer_cases.h"
 
@@ -29,6 +32,8 @@ struct Placement {
   int model_ranks = 1;
   int passes = 1;
   int threads = 1;
+  /// Of a rank. Empty: the CPU backend, on `threads`.
+  std::function<std::unique_ptr<Backend>(int rank)> make_backend = {};
 };
 
 struct TrainingTrace {

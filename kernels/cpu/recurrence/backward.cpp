@@ -24,7 +24,7 @@ void CpuRecurrence::backward(const RecurrenceBackward& b) {
 }
 
 void CpuRecurrence::begin_backward(const RecurrenceBackward& b) {
-  between_steps_ = b.between_steps;
+  side_work_ = b.side_work;
   d_output_ = b.d_output;
   if (!sharded()) {
     d_output_all_.resize(b.d_output.size() / own_blocks_ * output_blocks_);

@@ -89,9 +89,7 @@ class CpuRecurrence final : public Recurrence {
   void state_gradient(int t);
   void input_gradient(std::span<float> d_input);
   void parameter_gradients(const LstmParameters<float>& d);
-  void give_turn() const {
-    if (between_steps_) between_steps_();
-  }
+  void give_turn() const { side_work_.advance(); }
   void sum_over_groups(const Floats& of_groups, std::size_t width, std::span<float> out) const;
 
   // task(d, k), task(d, p) or task(d, q) over tiles, on the rank's threads.
@@ -231,7 +229,7 @@ class CpuRecurrence final : public Recurrence {
   LargeArray d_h_of_rank_;  ///< [D, R, H], summed over this rank's blocks
 
   // Gradients.
-  std::function<void()> between_steps_;                        ///< of RecurrenceBackward
+  SideWork side_work_;                                         ///< of RecurrenceBackward
   std::span<const float> d_output_;                            ///< [D, Q, T*R, U]
   LargeArray d_output_all_;                                    ///< unless sharded
   Floats d_gain_x_, d_gain_h_, d_bias_, d_gain_c_, d_bias_c_;  ///< [D, P, 4, U] or [D, Q, U]

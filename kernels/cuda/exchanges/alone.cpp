@@ -15,12 +15,13 @@ class OwnMemory final : public PeerMemory {
 
 class ExchangeAlone final : public Exchange {
  public:
-  explicit ExchangeAlone(Device& device) : device_(device) {}
+  ExchangeAlone(Device& device, Communicator& group) : device_(device), group_(group) {}
 
   int rank() const override { return 0; }
   int size() const override { return 1; }
   std::string transport() const override { return "none"; }
   bool is_capturable() const override { return true; }
+  std::chrono::milliseconds deadline() const override { return group_.deadline(); }
   void all_gather(const float* part, float* all, std::size_t count) override {
     if (part != all && count > 0) device_.copy(part, all, count * sizeof(float));
   }
@@ -31,12 +32,13 @@ class ExchangeAlone final : public Exchange {
 
  private:
   Device& device_;
+  Communicator& group_;
 };
 
 }  // namespace
 
-std::unique_ptr<Exchange> make_exchange_alone(Device& device) {
-  return std::make_unique<ExchangeAlone>(device);
+std::unique_ptr<Exchange> make_exchange_alone(Device& device, Communicator& group) {
+  return std::make_unique<ExchangeAlone>(device, group);
 }
 
 }  // namespace lamina::cuda

@@ -5,6 +5,7 @@
 
 namespace lamina::cuda {
 
-std::unique_ptr<Exchange> make_exchange_alone(Device& device);
+/// Both must outlive it.
+std::unique_ptr<Exchange> make_exchange_alone(Device& device, Communicator& group);
 
 }  // namespace lamina::cuda

@@ -16,8 +16,7 @@ class NcclExchange final : public Exchange {
  public:
   NcclExchange(Device& device, Communicator& group)
       : device_(device),
-        rank_(group.rank()),
-        size_(group.size()),
+        group_(group),
         nccl_(group),
         check_(device.wait_checks(), [this](std::chrono::nanoseconds waited) { nccl_.look(waited); }) {
     for (const std::size_t count : {std::size_t{1}, kLargeCount}) warm_up(count);
@@ -26,10 +25,11 @@ class NcclExchange final : public Exchange {
     if (nccl_.is_alive() && std::uncaught_exceptions() == 0) finish_work();
   }
 
-  int rank() const override { return rank_; }
-  int size() const override { return size_; }
+  int rank() const override { return group_.rank(); }
+  int size() const override { return group_.size(); }
   std::string transport() const override { return "nccl"; }
   bool is_capturable() const override { return true; }
+  std::chrono::milliseconds deadline() const override { return group_.deadline(); }
 
   void all_gather(const float* part, float* all, std::size_t count) override {
     if (count == 0) return;
@@ -45,7 +45,7 @@ class NcclExchange final : public Exchange {
       const auto note = [&](ncclResult_t code) {
         if (first_error == ncclSuccess && code != ncclInProgress) first_error = code;
       };
-      for (int peer = 0; peer < size_; ++peer) {
+      for (int peer = 0; peer < size(); ++peer) {
         const std::size_t block = static_cast<std::size_t>(peer) * count;
         note(nccl().Send(in + block, count, ncclFloat32, peer, communicator, device_.stream()));
         note(nccl().Recv(out + block, count, ncclFloat32, peer, communicator, device_.stream()));
@@ -65,7 +65,7 @@ class NcclExchange final : public Exchange {
 
   // NCCL connects ranks when they first exchange; a graph's capture is no place for that.
   void warm_up(std::size_t count) {
-    const std::size_t all = count * static_cast<std::size_t>(size_);
+    const std::size_t all = count * static_cast<std::size_t>(size());
     auto in = device_.allocate<float>(all), out = device_.allocate<float>(all);
     all_gather(in.view().data(), out.view().data(), count);
     all_to_all(in.view().data(), out.view().data(), count);
@@ -81,7 +81,7 @@ class NcclExchange final : public Exchange {
   }
 
   Device& device_;
-  int rank_, size_;
+  Communicator& group_;
   NcclCommunicator nccl_;
   WaitChecks::Entry check_;  ///< gone before nccl_
 };

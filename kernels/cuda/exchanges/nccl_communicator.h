@@ -4,8 +4,8 @@
 // PeerError thrown.
 //
 // NCCL's work of two communicators must be in the same order on all ranks. It is, because a rank puts its
-// exchanges on the one stream of its Device, in the order of the program; a second stream (SideSums) is only
-// used where there is one communicator.
+// exchanges on the one stream of its Device, in the order of the program; on a second stream (side_sums.h)
+// where there is one communicator, or in turns.
 #pragma once
 
 #include <chrono>

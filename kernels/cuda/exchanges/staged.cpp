@@ -14,6 +14,7 @@ class StagedExchange final : public Exchange {
   int size() const override { return group_.size(); }
   std::string transport() const override { return "staged"; }
   bool is_capturable() const override { return false; }
+  std::chrono::milliseconds deadline() const override { return group_.deadline(); }
 
   void all_gather(const float* part, float* all, std::size_t count) override {
     fetch(part, count, count * ranks());

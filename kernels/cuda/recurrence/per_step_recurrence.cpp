@@ -139,6 +139,7 @@ PerStepRecurrence::PerStepRecurrence(Device& device, const RecurrenceShape& shap
     make_rounded(rounded_da_step_, D * K * R * 4 * U);
     make_rounded(rounded_da_h_, D * K * S * R * 4 * U);
     if (at_.normalized) make_rounded(rounded_da_x_, rounded_da_h_.size());
+    if (at_.normalized) centres_.emplace(device_, at_, shape.inputs, axis_);
   }
   if (!at_.normalized) return;
   make(a_x_, gates_.size());
@@ -165,13 +166,7 @@ void PerStepRecurrence::set_parameters(const LstmParameters<const float>& parame
   };
   copy(parameters.W_x, W_x_);
   copy(parameters.W_h, W_h_);
-  if (is_rounded()) {
-    const int rows = 4 * at_.own_blocks * at_.units, I = shape_.inputs, H = shape_.hidden;
-    round_blocks(device_, {W_x_.view().data(), 0, 0, I}, 1, 1, rows, I,
-                 {rounded_W_x_.view().data(), 0, 0, I});
-    round_blocks(device_, {W_h_.view().data(), 0, 0, H}, 1, 1, rows, H,
-                 {rounded_W_h_.view().data(), 0, 0, H});
-  }
+  if (is_rounded()) round_weights();
   const auto keep = [&](std::span<const float> own, Buffer<float>& all) {
     check(own.size() * size(at_.blocks) == all.size() * size(at_.own_blocks),
           "recurrence: the gains or biases do not fit the shape");
@@ -187,6 +182,17 @@ void PerStepRecurrence::set_parameters(const LstmParameters<const float>& parame
   keep(parameters.gain_h, gain_h_);
   keep(parameters.gain_c, gain_c_);
   keep(parameters.bias_c, bias_c_);
+}
+
+void PerStepRecurrence::round_weights() {
+  float *W_x = W_x_.view().data(), *W_h = W_h_.view().data();
+  if (centres_) centres_->measure(W_x, W_h);
+  const auto round = [&](float* W, int columns, const float* centre, Buffer<__nv_bfloat16>& to) {
+    round_blocks(device_, {W, 0, 0, columns}, 1, 1, 4 * at_.own_blocks * at_.units, columns,
+                 {to.view().data(), 0, 0, columns}, centre);
+  };
+  round(W_x, shape_.inputs, centres_ ? centres_->of_x() : nullptr, rounded_W_x_);
+  round(W_h, shape_.hidden, centres_ ? centres_->of_h() : nullptr, rounded_W_h_);
 }
 
 std::size_t PerStepRecurrence::saved_size() const {
@@ -385,9 +391,11 @@ void PerStepRecurrence::backward(const RecurrenceBackward& b) {
   check_fits(shape_, steps_, b);
   begin_backward(b);
   run_backward_steps();
+  b.side_work.advance();
   sum_bias_gradients(b.d_parameters);
   if (is_rounded()) round_gradients();
   weight_gradients(b.d_parameters);
+  b.side_work.pause();
   if (!b.d_input.empty()) input_gradient(b.d_input);
   ready_for_backward_ = false;
 }

@@ -7,12 +7,14 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <span>
 
 #include "kernels/cuda/exchange.h"
 #include "kernels/cuda/group_tree.h"
 #include "kernels/cuda/matrix_product.h"
 #include "kernels/cuda/recording.h"
+#include "kernels/cuda/recurrence/column_means.h"
 #include "kernels/cuda/recurrence/sequence.h"
 #include "kernels/cuda/recurrence/sequence_kernels.h"
 #include "kernels/cuda/recurrence/step_kernels.h"
@@ -62,7 +64,9 @@ class PerStepRecurrence : public Recurrence {
   const MatrixProduct& weight_product(std::map<int, MatrixProduct>& products, int rows, int inputs,
                                       bool adds);
 
-  /// bf16 operands: copies of rows of h from step `first` on, 0 being before the first.
+  /// bf16 operands. Of the weights; with LN, without the means of their columns.
+  void round_weights();
+  /// Copies of rows of h from step `first` on, 0 being before the first.
   void round_h(int first, int steps, const PlacedBlocks& from);
   void round_gradients();
 
@@ -142,6 +146,7 @@ class PerStepRecurrence : public Recurrence {
   Buffer<float> W_x_, W_h_;                                 ///< [K, 4U, I], [K, 4U, H]
   Buffer<float> gain_x_, gain_h_, bias_, gain_c_, bias_c_;  ///< [P, 4, U] or [P, U]
   Buffer<__nv_bfloat16> rounded_W_x_, rounded_W_h_;
+  std::optional<ColumnMeans> centres_;  ///< with LN, of what is rounded
   bool has_parameters_ = false;
 
   // The latest forward pass; what backward() needs of it.

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "kernels/cuda/recurrence/persistent_launch.h"
+#include "runtime/communicator.h"
 #include "runtime/error.h"
 
 namespace lamina::cuda {
@@ -23,6 +24,11 @@ const char* name_of(Signal signal) {
 }
 
 }  // namespace
+
+unsigned long long spin_limit_within(std::chrono::milliseconds deadline) {
+  const std::chrono::nanoseconds limit = deadline.count() > 0 ? deadline : kDefaultDeadline;
+  return static_cast<unsigned long long>(limit.count()) / 4 * 3;
+}
 
 void check_residency(const PersistentPlan& plan, const cudaDeviceProp& device) {
   const int blocks = plan.grid.blocks(), multiprocessors = device.multiProcessorCount;

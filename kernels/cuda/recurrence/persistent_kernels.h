@@ -15,6 +15,7 @@
 
 #include <cuda_bf16.h>
 
+#include <chrono>
 #include <cstdint>
 
 #include "kernels/cuda/device.h"
@@ -26,8 +27,10 @@
 
 namespace lamina::cuda {
 
-/// How long a member waits for another one before it gives up, in nanoseconds.
-inline constexpr unsigned long long kSpinLimit = 20'000'000'000;
+/// How long a member waits for another one before it gives up, in nanoseconds, where ranks wait for each
+/// other so long (0: as long as they do by default): less, so that who waited says for what before they give
+/// up.
+unsigned long long spin_limit_within(std::chrono::milliseconds deadline);
 
 /// What both directions share. Rows of a team are the lanes d * R + r in order; `row` counts over all teams.
 struct PersistentArrays {
@@ -44,7 +47,7 @@ struct PersistentArrays {
   Word* gate_words = nullptr;          ///< LN: [2, rows, members]
   WordPair* cell_words = nullptr;      ///< LN: [2, rows, members]
   Stall* stall = nullptr;
-  unsigned long long spin_limit = kSpinLimit;
+  unsigned long long spin_limit = 0;  ///< spin_limit_within()
 
   // For the backward pass and the gradients, as in StepArrays.
   float* a_h = nullptr;    ///< LN: [D, P, S, R, 4U]
@@ -79,11 +82,6 @@ void check_residency(const PersistentPlan& plan, const cudaDeviceProp& device);
 /// Throws InternalError that names the block of model rank `rank`, its step and what it waited for, if there
 /// is one.
 void check_no_stall(const Stall& stall, const PersistentGrid& grid, int rank, const char* direction);
-
-/// Sums over the 4U rows of each of `blocks` blocks of W_h [blocks, 4U, H]: sums [blocks, H].
-void sum_columns(const Device& device, const Sequence& at, int blocks, const float* W_h, float* sums);
-/// mean [H] of the columns of W_h, from the sums of all blocks [G, H].
-void mean_of_columns(const Device& device, const Sequence& at, const float* sums, float* mean);
 
 /// What the members of a rank have of W_h - mean: forward the rows of their units, backward the columns.
 struct MemberWeights {

@@ -5,6 +5,7 @@
 #include "kernels/cuda/recurrence/per_step_recurrence.h"
 #include "kernels/cuda/recurrence/persistent_kernels.h"
 #include "kernels/cuda/recurrence/persistent_window.h"
+#include "kernels/cuda/recurrence/stall_report.h"
 #include "runtime/error.h"
 
 namespace lamina::cuda {
@@ -29,7 +30,6 @@ class PersistentRecurrence final : public PerStepRecurrence {
   void run_forward_steps() override;
   void run_backward_steps() override;
 
-  void measure_columns();
   const float* own_columns();
   /// Nobody has said anything in the part of the window that the pass uses.
   void begin_pass();
@@ -38,25 +38,22 @@ class PersistentRecurrence final : public PerStepRecurrence {
     const std::size_t pass = passes_ % 2 * layout_.bytes;
     return reinterpret_cast<T*>(window_->windows().base[axis_.rank()] + pass + offset);
   }
-  PersistentArrays arrays(const __nv_bfloat16* weights);
+  PersistentArrays arrays(const __nv_bfloat16* weights, StallReport& stalls);
   /// Of all ranks, of which the kernel has written the units of this one.
   void gather_output();
   void sum_rows_of_gates();
-  void check_end(const char* direction);
 
   PersistentGrid grid_;
   PassLayout layout_;
   std::unique_ptr<PeerMemory> window_;  ///< two PassLayouts
   Meeting meeting_;
   std::size_t passes_ = 0;
-  Buffer<float> column_sums_, mean_;  ///< LN: [K, H] and [H] of the columns of W_h
-  Buffer<float> all_column_sums_;     ///< LN, several ranks: [G, H]
-  Buffer<float> column_shares_;       ///< several ranks: of each, the columns of W_h [M, K, 4U, H/M]
-  Buffer<float> own_columns_;         ///< several ranks: [G, 4U, H/M]
+  Buffer<float> column_shares_;  ///< several ranks: of each, the columns of W_h [M, K, 4U, H/M]
+  Buffer<float> own_columns_;    ///< several ranks: [G, 4U, H/M]
   Buffer<__nv_bfloat16> forward_weights_, backward_weights_;  ///< of each member of this rank, packed
   Buffer<float> row_sums_h_, row_sums_x_;                     ///< LN: [K, 2, S, D, R]
   Buffer<float> output_of_rank_, output_of_ranks_;  ///< several ranks: [D, K, S*R, U], [M, D, K, S*R, U]
-  Buffer<Stall> stall_;                             ///< [1]
+  StallReport forward_stalls_, backward_stalls_;
 };
 
 PersistentRecurrence::PersistentRecurrence(Device& device, const RecurrenceShape& shape, Exchange& model_axis,
@@ -65,12 +62,13 @@ PersistentRecurrence::PersistentRecurrence(Device& device, const RecurrenceShape
       grid_(plan.grid),
       layout_(grid_, shape.hidden, at_.normalized),
       window_(std::move(window)),
-      meeting_(device, model_axis) {
+      meeting_(device, model_axis),
+      forward_stalls_(device, grid_, model_axis.rank(), "forward"),
+      backward_stalls_(device, grid_, model_axis.rank(), "backward") {
   const std::size_t H = size(hidden()), own_units = size(at_.own_blocks * at_.units);
   check_residency(plan, device.properties());
   forward_weights_ = device.allocate<__nv_bfloat16>(4 * H * own_units);
   backward_weights_ = device.allocate<__nv_bfloat16>(4 * H * own_units);
-  stall_ = device.allocate<Stall>(1);
   if (axis_.size() > 1) {
     column_shares_ = device.allocate<float>(4 * own_units * H);
     own_columns_ = device.allocate<float>(4 * own_units * H);
@@ -78,35 +76,21 @@ PersistentRecurrence::PersistentRecurrence(Device& device, const RecurrenceShape
     output_of_ranks_ = device.allocate<float>(size(at_.groups * tile_rows()) * H);
   }
   if (!at_.normalized) return;
-  column_sums_ = device.allocate<float>(size(at_.own_blocks) * H);
-  mean_ = device.allocate<float>(H);
-  if (axis_.size() > 1) all_column_sums_ = device.allocate<float>(size(at_.all_blocks) * H);
   for (Buffer<float>* sums : {&row_sums_h_, &row_sums_x_})
     *sums = device.allocate<float>(size(2 * std::int64_t{at_.own_blocks} * at_.max_steps * at_.lanes()));
 }
 
 void PersistentRecurrence::set_parameters(const LstmParameters<const float>& parameters) {
   PerStepRecurrence::set_parameters(parameters);
-  if (at_.normalized) measure_columns();
   const bool is_alone = axis_.size() == 1;
   pack_weights(device_, at_, grid_.units,
                {.rows = W_h_.view().data(),
                 .columns = is_alone ? W_h_.view().data() : own_columns(),
                 .row_of_columns = hidden() / axis_.size(),
-                .mean = mean_.view().data(),
+                .mean = centres_ ? centres_->of_h() : nullptr,
                 .first_unit = shape_.tiling.blocks.first * at_.units,
                 .forward = forward_weights_.view().data(),
                 .backward = backward_weights_.view().data()});
-}
-
-void PersistentRecurrence::measure_columns() {
-  const float* sums = column_sums_.view().data();
-  sum_columns(device_, at_, at_.own_blocks, W_h_.view().data(), column_sums_.view().data());
-  if (axis_.size() > 1) {
-    axis_.all_gather(sums, all_column_sums_.view().data(), column_sums_.size());
-    sums = all_column_sums_.view().data();
-  }
-  mean_of_columns(device_, at_, sums, mean_.view().data());
 }
 
 /// W_h has the rows of this rank's units, and its members' backward products need the columns.
@@ -122,10 +106,9 @@ const float* PersistentRecurrence::own_columns() {
 void PersistentRecurrence::begin_pass() {
   ++passes_;
   device_.clear(in_window<unsigned char>(0), layout_.bytes);
-  device_.clear(stall_.view().data(), sizeof(Stall));
 }
 
-PersistentArrays PersistentRecurrence::arrays(const __nv_bfloat16* weights) {
+PersistentArrays PersistentRecurrence::arrays(const __nv_bfloat16* weights, StallReport& stalls) {
   const StepArrays of_step = step_arrays(0);
   return {.at = at_,
           .grid = grid_,
@@ -138,7 +121,8 @@ PersistentArrays PersistentRecurrence::arrays(const __nv_bfloat16* weights) {
           .flags = in_window<unsigned>(layout_.flags),
           .gate_words = in_window<Word>(layout_.gate_words),
           .cell_words = in_window<WordPair>(layout_.cell_words),
-          .stall = stall_.view().data(),
+          .stall = stalls.on_device(),
+          .spin_limit = spin_limit_within(axis_.deadline()),
           .a_h = a_h_.view().data(),
           .gates = gates_.view().data(),
           .c = c_.view().data(),
@@ -155,14 +139,14 @@ void PersistentRecurrence::run_forward_steps() {
                {in_window<__nv_bfloat16>(layout_.exchanged), group, 0, hidden()});
   meeting_.put_on_stream();
   run_persistent(device_,
-                 PersistentForward{.arrays = arrays(forward_weights_.view().data()),
+                 PersistentForward{.arrays = arrays(forward_weights_.view().data(), forward_stalls_),
                                    .a_x = (at_.normalized ? a_x_ : gates_).view().data(),
                                    .of_x = of_x_,
                                    .h_first = h_first,
                                    .output = output_.data(),
                                    .rounded_h = rounded_h(0, 0)},
                  grid_.blocks());
-  check_end("forward");
+  forward_stalls_.send();
   if (axis_.size() > 1) gather_output();
 }
 
@@ -180,11 +164,11 @@ void PersistentRecurrence::gather_output() {
 void PersistentRecurrence::run_backward_steps() {
   begin_pass();
   meeting_.put_on_stream();
-  run_persistent(
-      device_,
-      PersistentBackward{.arrays = arrays(backward_weights_.view().data()), .d_output = d_output_.data()},
-      grid_.blocks());
-  check_end("backward");
+  run_persistent(device_,
+                 PersistentBackward{.arrays = arrays(backward_weights_.view().data(), backward_stalls_),
+                                    .d_output = d_output_.data()},
+                 grid_.blocks());
+  backward_stalls_.send();
   if (at_.normalized) sum_rows_of_gates();
 }
 
@@ -211,12 +195,6 @@ void PersistentRecurrence::sum_rows_of_gates() {
   };
   merge(row_sums_h_, sums_h_);
   merge(row_sums_x_, sums_x_);
-}
-
-void PersistentRecurrence::check_end(const char* direction) {
-  Stall stall;
-  device_.to_host(stall_.view().data(), &stall, sizeof stall);
-  check_no_stall(stall, grid_, axis_.rank(), direction);
 }
 
 }  // namespace

@@ -12,9 +12,9 @@
 namespace lamina::cuda {
 
 /// `plan` must fit, and be the same on all ranks. `device` and `model_axis` must outlive the recurrence.
-/// UserError, on all ranks, where their GPUs do not reach each other's memory. forward() and backward() wait
-/// for the device, to see whether all blocks have come to their ends. Collective over the model axis, as is
-/// its end.
+/// UserError, on all ranks, where their GPUs do not reach each other's memory. Where a block did not come to
+/// its end in forward() or backward(), the next wait for the device throws InternalError, and all later ones.
+/// Collective over the model axis, as is its end.
 std::unique_ptr<Recurrence> make_persistent_recurrence(Device& device, const RecurrenceShape& shape,
                                                        Exchange& model_axis, const PersistentPlan& plan);
 

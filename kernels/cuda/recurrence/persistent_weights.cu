@@ -4,8 +4,6 @@
 #include "kernels/cuda/loops.cuh"
 #include "kernels/cuda/recurrence/persistent_kernels.h"
 #include "kernels/cuda/recurrence/row_sums.cuh"
-#include "kernels/cuda/shared_memory.cuh"
-#include "kernels/cuda/tree.cuh"
 
 namespace lamina::cuda {
 namespace {
@@ -14,32 +12,6 @@ __device__ std::int64_t thread_index() {
   return static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
 }
 __device__ std::int64_t thread_count() { return static_cast<std::int64_t>(gridDim.x) * blockDim.x; }
-
-constexpr int kColumnsOfBlock = 32, kRowsAtOnce = 16;
-
-// Of a block of rows, blockIdx.y. Thread (x, y) sums rows y, y + 16, … of a column; then the 16 sums are
-// added up in order.
-__global__ void sum_columns_kernel(int rows, int columns, const float* values, float* all_sums) {
-  float* sums = shared_memory<float>();
-  const int x = static_cast<int>(threadIdx.x), y = static_cast<int>(threadIdx.y);
-  const int column = static_cast<int>(blockIdx.x) * kColumnsOfBlock + x;
-  const float* block = values + static_cast<std::int64_t>(blockIdx.y) * rows * columns;
-  float sum = 0;
-  if (column < columns)
-    for (int row = y; row < rows; row += kRowsAtOnce)
-      sum = sum + block[static_cast<std::int64_t>(row) * columns + column];
-  sums[y * kColumnsOfBlock + x] = sum;
-  __syncthreads();
-  if (y != 0 || column >= columns) return;
-  sum = 0;
-  for (int i = 0; i < kRowsAtOnce; ++i) sum = sum + sums[i * kColumnsOfBlock + x];
-  all_sums[static_cast<std::int64_t>(blockIdx.y) * columns + column] = sum;
-}
-
-__global__ void mean_of_columns_kernel(int blocks, int columns, float rows, const float* sums, float* mean) {
-  for (std::int64_t i = thread_index(); i < columns; i += thread_count())
-    mean[i] = tree_sum(blocks, [&](int block) { return sums[std::int64_t{block} * columns + i]; }) / rows;
-}
 
 /// W_h - mean at a gate of a unit, in some of its rows and columns.
 struct CentredWeights {
@@ -127,22 +99,6 @@ __global__ void merge_rows_kernel(Sequence at, int steps, const float* sums, Sav
 }
 
 }  // namespace
-
-void sum_columns(const Device& device, const Sequence& at, int blocks, const float* W_h, float* sums) {
-  const int H = at.hidden();
-  launch(device, sum_columns_kernel,
-         {.grid = dim3(static_cast<unsigned>((H + kColumnsOfBlock - 1) / kColumnsOfBlock),
-                       static_cast<unsigned>(blocks)),
-          .block = dim3(kColumnsOfBlock, kRowsAtOnce),
-          .shared_bytes = kColumnsOfBlock * kRowsAtOnce * sizeof(float)},
-         4 * at.units, H, W_h, sums);
-}
-
-void mean_of_columns(const Device& device, const Sequence& at, const float* sums, float* mean) {
-  const int H = at.hidden();
-  launch(device, mean_of_columns_kernel, for_elements(static_cast<std::size_t>(H)), at.all_blocks, H,
-         static_cast<float>(4 * H), sums, mean);
-}
 
 void pack_weights(const Device& device, const Sequence& at, int units, const MemberWeights& weights) {
   const int H = at.hidden();

@@ -174,11 +174,13 @@ __global__ void pack_blocks_kernel(PlacedBlocks from, std::int64_t count, int ow
 }
 
 __global__ void round_blocks_kernel(PlacedBlocks from, std::int64_t count, int blocks, int rows, int width,
-                                    RoundedBlocks to) {
+                                    RoundedBlocks to, const float* centre) {
   for (std::int64_t i = first_index(); i < count; i += index_stride()) {
-    const std::int64_t tile = i / width / rows, row = i / width % rows, k = tile % blocks, d = tile / blocks;
-    to.to[d * to.group + k * to.block + row * to.row + i % width] =
-        __float2bfloat16(from.to[d * from.group + k * from.block + row * from.row + i % width]);
+    const std::int64_t tile = i / width / rows, row = i / width % rows, j = i % width;
+    const std::int64_t k = tile % blocks, d = tile / blocks;
+    const float value = from.to[d * from.group + k * from.block + row * from.row + j];
+    to.to[d * to.group + k * to.block + row * to.row + j] =
+        __float2bfloat16(centre == nullptr ? value : value - centre[j]);
   }
 }
 
@@ -253,9 +255,9 @@ void pack_blocks(const Device& device, const PlacedBlocks& from, int groups, int
 }
 
 void round_blocks(const Device& device, const PlacedBlocks& from, int groups, int blocks, int rows, int width,
-                  const RoundedBlocks& to) {
+                  const RoundedBlocks& to, const float* centre) {
   const std::int64_t count = product(groups, blocks, rows, width);
-  launch(device, round_blocks_kernel, for_count(count), from, count, blocks, rows, width, to);
+  launch(device, round_blocks_kernel, for_count(count), from, count, blocks, rows, width, to, centre);
 }
 
 void sum_leaves(const Device& device, const Leaves& leaves, int groups, int rows, int columns, int ranks,

@@ -54,13 +54,14 @@ void place_blocks(const Device& device, const float* from, int ranks, int groups
 void pack_blocks(const Device& device, const PlacedBlocks& from, int groups, int own_blocks, int rows,
                  int width, float* to);
 
-/// Rows of `width` values [groups, blocks, rows] at `from`, in bf16 to `to`; strides as in PlacedBlocks.
+/// Rows of `width` values [groups, blocks, rows] at `from`, less those of `centre` [width] unless it is null,
+/// in bf16 to `to`; strides as in PlacedBlocks.
 struct RoundedBlocks {
   __nv_bfloat16* to = nullptr;
   std::int64_t group = 0, block = 0, row = 0;
 };
 void round_blocks(const Device& device, const PlacedBlocks& from, int groups, int blocks, int rows, int width,
-                  const RoundedBlocks& to);
+                  const RoundedBlocks& to, const float* centre = nullptr);
 
 /// Sums of rows of `columns` values in tree order, cut into `ranks` shares of columns:
 /// out [ranks, D, rows, columns / ranks], or with PlacedBlocks of width `width` blocks of columns.

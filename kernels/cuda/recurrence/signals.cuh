@@ -18,12 +18,11 @@ namespace lamina::cuda {
 
 #ifdef LAMINA_CUDA_ON_CPU  // tests run kernels on CPUs, one thread at a time: whoever waits lets others run
 
-/// The block that others are far ahead of whenever it looks at something; none at first.
-inline thread_local int slow_block = -1;
+/// The block that others are so many turns ahead of whenever it looks at something; none at first.
+inline thread_local int slow_block = -1, slow_turns = 512;  // more than a step takes
 inline void dawdle() {
-  constexpr int kTurns = 512;  // more than a step takes
   if (static_cast<int>(blockIdx.x) == slow_block)
-    for (int turn = 0; turn < kTurns; ++turn) cuda_on_cpu::yield();
+    for (int turn = 0; turn < slow_turns; ++turn) cuda_on_cpu::yield();
 }
 
 // Ranks are threads, each with kernels of its own: what one stores and another looks at is atomic.

@@ -18,9 +18,15 @@ const std::vector<LayerSizes> kSizes = {
     {.time_steps = 2, .groups = 4, .rows = 1, .blocks = 8, .inputs = 8, .hidden = 272, .classes = 3},
 };
 
-std::vector<LayerKind> kinds_of_gpus() {
-  std::vector<LayerKind> kinds = layer_kinds();
+std::vector<LayerKind> kinds_of_gpus(std::vector<LayerKind> kinds) {
   std::erase_if(kinds, [](const LayerKind& kind) { return kind.of_cpus; });
+  return kinds;
+}
+
+/// Without LN the tolerance has no room for a value that a sum in another order pushes to the next bf16.
+std::vector<LayerKind> normalized_bf16_kinds_of_gpus() {
+  std::vector<LayerKind> kinds = kinds_of_gpus(bf16_layer_kinds());
+  std::erase_if(kinds, [](const LayerKind& kind) { return !kind.name.starts_with("Bf16LnLstm"); });
   return kinds;
 }
 
@@ -32,8 +38,15 @@ TEST_P(CudaLayerConformance, Holds) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Layers, CudaLayerConformance,
-                         ::testing::Combine(::testing::ValuesIn(kinds_of_gpus()),
+                         ::testing::Combine(::testing::ValuesIn(kinds_of_gpus(layer_kinds())),
                                             ::testing::ValuesIn(layer_checks())),
+                         [](const auto& chosen) {
+                           return std::get<0>(chosen.param).name + "_" + std::get<1>(chosen.param).name;
+                         });
+
+INSTANTIATE_TEST_SUITE_P(Bf16Layers, CudaLayerConformance,
+                         ::testing::Combine(::testing::ValuesIn(normalized_bf16_kinds_of_gpus()),
+                                            ::testing::ValuesIn(bf16_layer_checks())),
                          [](const auto& chosen) {
                            return std::get<0>(chosen.param).name + "_" + std::get<1>(chosen.param).name;
                          });

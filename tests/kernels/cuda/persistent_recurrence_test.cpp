@@ -100,9 +100,9 @@ void PrintTo(const Setting& s, std::ostream* out) { *out << s.name; }
 
 /// Multiples of 1/128: exact in bf16. The lower half of the rows is the upper one negated, so that each
 /// column has the mean 0.
-Vector centred_weights(const Setting& s) {
-  const std::size_t half = size(2 * s.hidden * s.hidden);
-  const auto numbers = random_integers("W_h", half, -20, 20);
+Vector centred_weights(const Setting& s, const std::string& name) {
+  const std::size_t half = size(static_cast<int>(s.parameter(name).size())) / 2;
+  const auto numbers = random_integers(name, half, -20, 20);
   Vector W(2 * half);
   for (std::size_t i = 0; i < half; ++i) {
     W[i] = numbers[i] / 128.0;
@@ -119,11 +119,14 @@ Tensors inputs_of(const Setting& s) {
   for (const char* gain : {"gain_x", "gain_h", "gain_c"})
     if (in.contains(gain))
       for (float& value : in[gain]) value += 1;
-  in["W_h"] = converted<float>(centred_weights(s));
-  if (s.is_normalized()) {  // LN does not see what all gates have in common
-    const auto common = random_integers("common", size(s.hidden), -8, 8);
-    for (std::size_t i = 0; i < in["W_h"].size(); ++i)
-      in["W_h"][i] += static_cast<float>(common[i % size(s.hidden)]) / 16;
+  in["W_h"] = converted<float>(centred_weights(s, "W_h"));
+  if (s.is_normalized()) in["W_x"] = converted<float>(centred_weights(s, "W_x"));
+  for (const char* name : {"W_x", "W_h"}) {
+    if (!s.is_normalized()) break;  // LN does not see what all gates have in common
+    const std::size_t width = in[name].size() / size(4 * s.hidden);
+    const auto common = random_integers("common", width, -8, 8);
+    for (std::size_t i = 0; i < in[name].size(); ++i)
+      in[name][i] += static_cast<float>(common[i % width]) / 16;
   }
   in["x"] = random_values("x", s.sequence(s.inputs).global_size());
   in["d_output"] = random_values("d_output", s.sequence(s.hidden).global_size());
@@ -167,64 +170,91 @@ LstmParameters<T> spans_of(Map& values) {
   return {of("W_x"), of("W_h"), of("gain_x"), of("gain_h"), of("bias"), of("gain_c"), of("bias_c")};
 }
 
-/// Forward and backward on one emulated GPU, so often; what it has of global tensors, and NaN elsewhere.
+/// The recurrence on one emulated GPU with all that it reads and writes.
+class RecurrenceOnDevice {
+ public:
+  RecurrenceOnDevice(Device& device, Exchange& model_axis, const Setting& s, const Tensors& in)
+      : device_(device), s_(s), in_(in), lengths_(lengths_of(s)) {
+    PersistentPlan plan = plan_persistent(s.shape(), device.properties(), s.units);
+    if (s.row_tiles > 0) plan.grid.row_tiles = s.row_tiles;
+    recurrence_ = make_persistent_recurrence(device, s.shape(), model_axis, plan);
+    for (const std::string& name : s.parameters()) {
+      const Floats values = reference::to_blocks<float>(in.at(name), s.parameter(name), s.tiling().blocks);
+      parameters_.emplace(name, OnDevice(device, values));
+      gradients_.emplace(name, OnDevice(device, Floats(values.size(), NAN)));
+    }
+    recurrence_->set_parameters(spans_of<const float>(parameters_));
+  }
+
+  void forward() {
+    recurrence_->forward({.time_steps = s_.steps,
+                          .input = x_.view(),
+                          .h_first = h_.view(),
+                          .c_first = c_.view(),
+                          .lengths = lengths_,
+                          .output = output_.view(),
+                          .h_last = h_last_.view(),
+                          .c_last = c_last_.view()});
+  }
+  void backward() {
+    recurrence_->backward({.d_output = d_output_.view(),
+                           .d_input = d_input_.view(),
+                           .d_parameters = spans_of<float>(gradients_)});
+  }
+
+  /// What it has of global tensors, and NaN elsewhere.
+  Tensors results() {
+    const SequenceLayout outputs = s_.sequence(s_.hidden), inputs = s_.sequence(s_.inputs);
+    Tensors out{{"output", Floats(outputs.global_size(), NAN)},
+                {"d_x", Floats(inputs.global_size(), NAN)},
+                {"h_last", Floats(s_.states().global_size(), NAN)},
+                {"c_last", Floats(s_.states().global_size(), NAN)}};
+    for (OnDevice* of_all_ranks : {&output_, &h_last_})
+      EXPECT_THAT(of_all_ranks->host(), ::testing::Each(::testing::Not(::testing::IsNan())));
+    outputs.from_full<float>(output_.host(), out["output"]);
+    inputs.from_blocked<float>(d_input_.host(), out["d_x"]);
+    s_.states().from_full<float>(h_last_.host(), out["h_last"]);
+    s_.states().from_blocked<float>(c_last_.host(), out["c_last"]);
+    for (auto& [name, gradient] : gradients_) {
+      Floats& global = out["d_" + name];
+      global.resize(in_.at(name).size(), NAN);
+      reference::from_blocks<float>(gradient.host(), s_.parameter(name), s_.tiling().blocks, global);
+    }
+    return out;
+  }
+
+ private:
+  Device& device_;
+  Setting s_;
+  const Tensors& in_;
+  std::vector<int> lengths_;
+  std::unique_ptr<Recurrence> recurrence_;
+  std::map<std::string, OnDevice> parameters_, gradients_;
+  OnDevice x_{device_, s_.sequence(s_.inputs).to_full<float>(in_.at("x"))};
+  OnDevice d_output_{device_, s_.sequence(s_.hidden).to_blocked<float>(in_.at("d_output"))};
+  OnDevice h_{device_, s_.states().to_full<float>(in_.at("h"))};
+  OnDevice c_{device_, s_.states().to_blocked<float>(in_.at("c"))};
+  OnDevice h_last_{device_, Floats(in_.at("h").size(), NAN)};
+  OnDevice c_last_{device_, Floats(s_.states().blocked_size(), NAN)};
+  OnDevice output_{device_, Floats(s_.sequence(s_.hidden).full_size(), NAN)};
+  OnDevice d_input_{device_, Floats(s_.sequence(s_.inputs).blocked_size(), NAN)};
+};
+
+/// Forward and backward on one emulated GPU, so often.
 Tensors run_on(Device& device, Exchange& model_axis, const Setting& s, const Tensors& in, int times) {
-  PersistentPlan plan = plan_persistent(s.shape(), device.properties(), s.units);
-  if (s.row_tiles > 0) plan.grid.row_tiles = s.row_tiles;
-  const auto recurrence = make_persistent_recurrence(device, s.shape(), model_axis, plan);
-  const Share all = s.tiling().blocks;
-  std::map<std::string, OnDevice> parameters, gradients;
-  for (const std::string& name : s.parameters()) {
-    const Floats values = reference::to_blocks<float>(in.at(name), s.parameter(name), all);
-    parameters.emplace(name, OnDevice(device, values));
-    gradients.emplace(name, OnDevice(device, Floats(values.size(), NAN)));
-  }
-  OnDevice x(device, s.sequence(s.inputs).to_full<float>(in.at("x")));
-  OnDevice d_output(device, s.sequence(s.hidden).to_blocked<float>(in.at("d_output")));
-  OnDevice h(device, s.states().to_full<float>(in.at("h")));
-  OnDevice c(device, s.states().to_blocked<float>(in.at("c")));
-  OnDevice h_last(device, Floats(in.at("h").size(), NAN)),
-      c_last(device, Floats(s.states().blocked_size(), NAN));
-  OnDevice output(device, Floats(s.sequence(s.hidden).full_size(), NAN));
-  OnDevice d_input(device, Floats(s.sequence(s.inputs).blocked_size(), NAN));
-  const std::vector<int> lengths = lengths_of(s);
-
-  recurrence->set_parameters(spans_of<const float>(parameters));
+  RecurrenceOnDevice recurrence(device, model_axis, s, in);
   for (int time = 0; time < times; ++time) {
-    recurrence->forward({.time_steps = s.steps,
-                         .input = x.view(),
-                         .h_first = h.view(),
-                         .c_first = c.view(),
-                         .lengths = lengths,
-                         .output = output.view(),
-                         .h_last = h_last.view(),
-                         .c_last = c_last.view()});
-    recurrence->backward(
-        {.d_output = d_output.view(), .d_input = d_input.view(), .d_parameters = spans_of<float>(gradients)});
+    recurrence.forward();
+    recurrence.backward();
   }
-
-  Tensors out{{"output", Floats(s.sequence(s.hidden).global_size(), NAN)},
-              {"d_x", Floats(s.sequence(s.inputs).global_size(), NAN)},
-              {"h_last", Floats(s.states().global_size(), NAN)},
-              {"c_last", Floats(s.states().global_size(), NAN)}};
-  for (OnDevice* of_all_ranks : {&output, &h_last})
-    EXPECT_THAT(of_all_ranks->host(), ::testing::Each(::testing::Not(::testing::IsNan())));
-  s.sequence(s.hidden).from_full<float>(output.host(), out["output"]);
-  s.sequence(s.inputs).from_blocked<float>(d_input.host(), out["d_x"]);
-  s.states().from_full<float>(h_last.host(), out["h_last"]);
-  s.states().from_blocked<float>(c_last.host(), out["c_last"]);
-  for (auto& [name, gradient] : gradients) {
-    Floats& global = out["d_" + name];
-    global.resize(in.at(name).size(), NAN);
-    reference::from_blocks<float>(gradient.host(), s.parameter(name), all, global);
-  }
-  return out;
+  return recurrence.results();
 }
 
 /// On one GPU; global tensors.
 Tensors run(const Setting& s, const Tensors& in, int times = 1) {
   Device device(0);
-  const auto alone = make_exchange_alone(device);
+  const auto self = make_self_communicator();
+  const auto alone = make_exchange_alone(device, *self);
   return run_on(device, *alone, s, in, times);
 }
 
@@ -246,8 +276,8 @@ class RoundingReference {
     shape_ = {s.inputs, s.hidden, s.normalization};
     for (auto [name, tensor] : (parameters_ = reference::zero_parameters(shape_)).tensors())
       *tensor = converted<double>(in.at(name));
-    parameters_.W_x = rounded(parameters_.W_x);
-    if (s.is_normalized()) parameters_.W_h = centred_weights(s);
+    parameters_.W_x = s.is_normalized() ? centred_weights(s, "W_x") : rounded(parameters_.W_x);
+    if (s.is_normalized()) parameters_.W_h = centred_weights(s, "W_h");
   }
 
   /// Of every step, from what `output` says of the step before it.
@@ -525,7 +555,8 @@ TEST(PersistentRecurrence, SaysWhyItCannotBe) {
   Device device(0);
   RecurrenceShape shape = Setting{}.shape();
   shape.precision = Precision::f32;
-  const auto alone = make_exchange_alone(device);
+  const auto self = make_self_communicator();
+  const auto alone = make_exchange_alone(device, *self);
 
   try {
     make_persistent_recurrence(device, shape, *alone, plan_persistent(shape, device.properties()));
@@ -549,14 +580,13 @@ TEST(PersistentRecurrence, PassesTheChecksOfLayersThatAskForBits) {
   cuda_on_cpu::set_device_count(8);
   cuda_on_cpu::set_multiprocessors(8);
   int found = 0;
-  for (const test::LayerCheck& check : test::layer_checks()) {
-    const std::string_view name = check.name;
-    if (!name.starts_with("HasTheSameBits") && !name.starts_with("KeepsNothing")) continue;
+  for (const test::LayerCheck& check : test::bf16_layer_checks()) {
+    if (std::string_view(check.name) == "MatchesTheReference") continue;
     SCOPED_TRACE(check.name);
     check.run(kind, {.make_backend = make_cuda_backend, .sizes = {sizes}});
     ++found;
   }
-  EXPECT_EQ(found, 3);
+  EXPECT_EQ(found, 4);
   cuda_on_cpu::reset();
 }
 
@@ -615,7 +645,68 @@ TEST(PersistentRecurrence, IsMadeOrRefusedByAllModelRanksTogether) {
   EXPECT_EQ(nccl_on_cpu::communicators(), 0);
 }
 
+void note_arrival(void* has_come) { *static_cast<bool*>(has_come) = true; }
+
+// The host goes on while the GPU is at a step.
+TEST(PersistentRecurrence, WaitsForNothingInItsPasses) {
+  const Setting s{.name = ""};
+  cuda_on_cpu::reset();
+  cuda_on_cpu::set_multiprocessors(s.multiprocessors);
+  const Tensors in = inputs_of(s);
+  Device device(0);
+  const auto self = make_self_communicator();
+  const auto alone = make_exchange_alone(device, *self);
+  RecurrenceOnDevice recurrence(device, *alone, s, in);
+  recurrence.forward();
+  recurrence.backward();  // it makes products, and takes memory, the first time
+  bool has_come = false;
+  device.synchronize();
+  cuda_on_cpu::set_lazy_streams(true);
+  verify(cudaLaunchHostFunc(device.stream(), note_arrival, &has_come), "cudaLaunchHostFunc");
+
+  recurrence.forward();
+  recurrence.backward();
+
+  EXPECT_FALSE(has_come);
+  device.synchronize();
+  EXPECT_TRUE(has_come);
+  cuda_on_cpu::reset();
+}
+
 // --- what must not hang -----------------------------------------------------------------------------------
+
+TEST(PersistentRecurrence, GivesUpBeforeItsGroupDoes) {
+  using namespace std::chrono_literals;
+  EXPECT_EQ(spin_limit_within(20s), 15'000'000'000u);
+  EXPECT_EQ(spin_limit_within(1ms), 750'000u);
+  EXPECT_EQ(spin_limit_within(0s), spin_limit_within(kDefaultDeadline)) << "somebody should say so at last";
+}
+
+// The deadline is that of the group when a pass begins, although it has no peers.
+TEST(PersistentRecurrence, SaysAtTheNextWaitThatABlockIsTooLateForTheDeadline) {
+  const Setting s{.name = ""};
+  const Tensors in = inputs_of(s);
+  cuda_on_cpu::reset();
+  cuda_on_cpu::set_multiprocessors(s.multiprocessors);
+  run_on_gpus(1, Gpus::one, [&](Device& device, Communicator& world) {
+    const auto alone = make_exchange(device, world);
+    RecurrenceOnDevice recurrence(device, *alone, s, in);
+    slow_block = 0;
+    recurrence.forward();
+    EXPECT_NO_THROW(device.synchronize());
+
+    slow_turns = 1 << 12;
+    world.set_deadline(std::chrono::milliseconds(1));
+    EXPECT_NO_THROW(recurrence.forward());
+    EXPECT_NO_THROW(recurrence.backward());
+
+    EXPECT_THAT([&] { device.synchronize(); },
+                ::testing::ThrowsMessage<InternalError>(
+                    ::testing::AllOf(::testing::HasSubstr("persistent recurrence, forward: block "),
+                                     ::testing::HasSubstr(" waited too long in step "))));
+  });
+  cuda_on_cpu::reset();
+}
 
 /// A forward pass of 32 units in members of 8, which is soon tired of waiting; on a rank of so many.
 class ImpatientForward {
@@ -701,7 +792,8 @@ class ImpatientForward {
 TEST(PersistentKernels, GiveUpOnABlockThatDoesNotCome) {
   cuda_on_cpu::reset();
   Device device(0);
-  const auto alone = make_exchange_alone(device);
+  const auto self = make_self_communicator();
+  const auto alone = make_exchange_alone(device, *self);
   ImpatientForward forward(device, *alone);
 
   const Stall seen = forward.run(/*missing=*/1);

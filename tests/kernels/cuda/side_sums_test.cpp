@@ -2,8 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
 #include <bit>
 #include <random>
+#include <string>
 
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/exchanges/staged.h"
@@ -78,6 +81,52 @@ TEST_P(SideSumsTest, KeepsTheOrderOfTheDevicesWork) {
   });
 }
 
+/// Two exchanges of a rank: over the world, and over another communicator of the same ranks.
+struct TwoExchanges {
+  TwoExchanges(Device& device, Communicator& world)
+      : group(world.split(0, world.rank())),
+        of_sums(make_exchange(device, world)),
+        of_layers(make_exchange(device, *group)) {}
+
+  std::unique_ptr<Communicator> group;
+  std::unique_ptr<Exchange> of_sums, of_layers;
+};
+
+/// Waits for its turn, and gives it away.
+TEST_P(SideSumsTest, TakeTurnsWithOtherExchanges) {
+  run_on_gpus(GetParam(), Gpus::one_each, [](Device& device, Communicator& world) {
+    TwoExchanges exchanges(device, world);
+    SideSumsInTurns sums(device, *exchanges.of_sums, 1000);
+    const auto ranks = static_cast<std::size_t>(world.size());
+    const auto sum = static_cast<float>(world.size());
+    auto values = to_device(device, Floats(1000, 1)), gathered = device.allocate<float>(1000 * ranks);
+    const auto exchange = [&] {
+      exchanges.of_layers->all_gather(values.view().data(), gathered.view().data(), 1000);
+    };
+
+    sums.add(values.view(500, 300));
+    sums.add(values.view(200, 300));
+    exchange();
+    EXPECT_EQ(to_host(device, gathered.view()), Floats(1000 * ranks, 1)) << "before its turn";
+    sums.advance();
+    sums.pause();
+    sums.add(values.view(0, 200));
+    exchange();
+    sums.advance();
+    sums.add(values.view(900, 100));
+    sums.finish();
+    exchange();
+
+    Floats expected(1000, sum);
+    std::fill_n(expected.begin() + 800, 100, 1.0f);
+    EXPECT_EQ(to_host(device, values.view()), expected);
+    expected.resize(1000 * ranks);
+    for (std::size_t rank = 1; rank < ranks; ++rank)
+      std::copy_n(expected.begin(), 1000, expected.begin() + static_cast<std::ptrdiff_t>(1000 * rank));
+    EXPECT_EQ(to_host(device, gathered.view()), expected);
+  });
+}
+
 INSTANTIATE_TEST_SUITE_P(Ranks, SideSumsTest, ::testing::Values(2, 3, 4));
 
 TEST_F(SideSumsTest, RefuseAnExchangeThatWaits) {
@@ -87,8 +136,27 @@ TEST_F(SideSumsTest, RefuseAnExchangeThatWaits) {
   });
 }
 
-// Of two exchanges at once ranks could begin different ones first.
-TEST_F(SideSumsTest, AreForABackendThatExchangesNothingElse) {
+// Ranks could begin different ones first: the emulated GPU finds that out, which the tests of turns rely on.
+TEST_F(SideSumsTest, AreWrongBesideOtherExchangesWithoutTurns) {
+  std::atomic<int> told = 0;
+  run_on_gpus(2, Gpus::one_each, [&](Device& device, Communicator& world) {
+    TwoExchanges exchanges(device, world);
+    SideSums sums(device, *exchanges.of_sums, 10);
+    auto values = device.allocate<float>(10), gathered = device.allocate<float>(20);
+    const auto exchange_both = [&] {
+      sums.add(values.view());
+      exchanges.of_layers->all_gather(values.view().data(), gathered.view().data(), 10);
+    };
+
+    EXPECT_THROW(exchange_both(), PeerError);
+
+    if (cuda_on_cpu::last_complaint().find("nothing says which comes first") != std::string::npos) ++told;
+    cuda_on_cpu::forget_errors();
+  });
+  EXPECT_GE(told, 1);  // the other rank may have heard of it from its peer
+}
+
+TEST_F(SideSumsTest, TakeTurnsWhereTheBackendExchangesOtherThings) {
   cuda_on_cpu::set_device_count(2);
   run_on_threads(2, [](Communicator& world) {
     const auto other = world.split(0, world.rank());
@@ -101,13 +169,13 @@ TEST_F(SideSumsTest, AreForABackendThatExchangesNothingElse) {
     };
     CudaBackend without(world.rank()), with(world.rank());
     const auto layer = add_layer(with);
-    const auto beside = without.make_background_sums(world, 3),
-               deferred = with.make_background_sums(world, 3);
+    const auto at_any_time = without.make_background_sums(world, 3),
+               in_turns = with.make_background_sums(world, 3);
 
-    EXPECT_NE(dynamic_cast<SideSums*>(beside.get()), nullptr);
-    EXPECT_EQ(dynamic_cast<SideSums*>(deferred.get()), nullptr);
+    EXPECT_NE(dynamic_cast<SideSums*>(at_any_time.get()), nullptr);
+    EXPECT_NE(dynamic_cast<SideSumsInTurns*>(in_turns.get()), nullptr);
     EXPECT_THROW(add_layer(without), InternalError);
-    for (const auto& [backend, sums] : {std::pair{&without, beside.get()}, {&with, deferred.get()}}) {
+    for (const auto& [backend, sums] : {std::pair{&without, at_any_time.get()}, {&with, in_turns.get()}}) {
       auto values = backend->allocate(3);
       backend->fill(values.view(), 1);
       sums->add(values.view());

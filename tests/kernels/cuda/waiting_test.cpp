@@ -104,5 +104,22 @@ TEST_F(DeviceWaits, EndByACheckThatThrows) {
   EXPECT_THROW(device->to_host(memory.view().data(), &value, sizeof value), PeerError);
 }
 
+// Before the host uses what it waited for, and as long as they are there.
+TEST_F(DeviceWaits, AskInTheEndWhetherWorkFailed) {
+  float value = 0;
+  const auto memory = device->allocate<float>(1);
+  {
+    const EndChecks::Entry entry(device->end_checks(), [&] {
+      EXPECT_EQ(cudaStreamQuery(device->stream()), cudaSuccess);
+      throw InternalError("it failed");
+    });
+    keep_busy(2);
+
+    EXPECT_THROW(device->synchronize(), InternalError);
+    EXPECT_THROW(device->to_host(memory.view().data(), &value, sizeof value), InternalError);
+  }
+  EXPECT_NO_THROW(device->synchronize());
+}
+
 }  // namespace
 }  // namespace lamina::cuda

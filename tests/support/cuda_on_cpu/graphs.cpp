@@ -197,7 +197,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t handle
   if (const auto error = obstacle()) return finish(error);
   const auto graph = graphs().find(handle);
   if (!graph) return finish(cudaErrorInvalidValue);
-  *executable = executables().add(std::make_shared<CUgraphExec_st>(CUgraphExec_st{graph->nodes}));
+  *executable = executables().add(std::make_shared<CUgraphExec_st>(CUgraphExec_st{*graph}));
   return cudaSuccess;
 }
 
@@ -215,7 +215,9 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t handle, cudaStream_t stream) {
   if (const auto error = obstacle()) return finish(error);
   auto executable = executables().find(handle);
   if (!executable) return finish(cudaErrorInvalidValue);
-  return issue(stream, [executable = std::move(executable)] { return run_nodes(executable->nodes); });
+  for (const void* group : executable->graph.exchanges)
+    if (const auto error = note_exchange(stream, group)) return finish(error);
+  return issue(stream, [executable = std::move(executable)] { return run_nodes(executable->graph.nodes); });
 }
 
 cudaError_t cudaGraphGetNodes(cudaGraph_t handle, cudaGraphNode_t* nodes, std::size_t* count) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <set>
 #include <vector>
 
 #include "tests/support/cuda_on_cpu/streams.h"
@@ -12,9 +13,10 @@ struct CUgraphNode_st {
 };
 struct CUgraph_st {
   std::vector<std::shared_ptr<CUgraphNode_st>> nodes;  ///< in the order of capture
+  std::set<const void*> exchanges;                     ///< the groups that exchange in it
 };
 struct CUgraphExec_st {
-  std::vector<std::shared_ptr<CUgraphNode_st>> nodes;
+  CUgraph_st graph;
 };
 
 namespace cuda_on_cpu {

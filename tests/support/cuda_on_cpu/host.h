@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cuda_on_cpu/runtime_api.h"
+#include "tests/support/cuda_on_cpu/exchange_order.h"
 
 namespace cuda_on_cpu {
 
@@ -40,6 +41,7 @@ struct HostThread {
   cudaError_t last = cudaSuccess;
   cudaError_t lasting = cudaSuccess;  ///< a kernel failed: every later call does
   std::string complaint;
+  Past past;  ///< of what it has waited for
 };
 HostThread& host_thread();
 

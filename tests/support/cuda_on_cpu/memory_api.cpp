@@ -118,6 +118,7 @@ cudaError_t copy_async(const Copy& copy, cudaStream_t handle) {
   if (error != cudaSuccess || side_of(copy.to) != Side::pageable) return error;
   std::unique_lock lock(streams_mutex());
   drain(lock, *stream);
+  host_thread().past.add(stream->past);
   close_own_memory();
   return cudaSuccess;
 }

@@ -66,6 +66,9 @@ void complete(Lock& lock, Record& record) {
   while (!record.done) advance(lock, *record.stream);
 }
 
+/// What this host thread puts on streams from now on comes later than that.
+void note_wait(const Past& past) { host_thread().past.add(past); }
+
 bool is_idle(const CUstream_st& stream) { return stream.queue.empty() && !stream.running; }
 
 cudaError_t create_stream(cudaStream_t* handle, unsigned flags) {
@@ -125,10 +128,31 @@ void drain(Lock& lock, CUstream_st& stream) {
   while (!is_idle(stream)) advance(lock, stream);
 }
 
-void drain_own(Lock& lock, bool all) {
+void for_own_streams(const std::function<void(CUstream_st& stream)>& visit) {
   streams().for_each([&](const std::shared_ptr<CUstream_st>& stream) {
-    if (stream->owner == &host_thread() && (all || stream->is_blocking)) drain(lock, *stream);
+    if (stream->owner == &host_thread()) visit(*stream);
   });
+}
+
+void drain_own(Lock& lock, bool all) {
+  for_own_streams([&](CUstream_st& stream) {
+    if (all || stream.is_blocking) drain(lock, stream);
+  });
+}
+
+cudaError_t run_all(cudaStream_t handle) {
+  if (const auto error = obstacle()) return finish(error);
+  const auto stream = find_stream(handle);
+  if (!stream) return finish(cudaErrorInvalidResourceHandle);
+  Lock lock(streams_mutex());
+  if (stream->capture) return finish(refuse_in_capture(*stream));
+  if (stream->is_legacy) {
+    if (const auto error = refuse_implicit()) return finish(error);
+    drain_own(lock, false);
+  }
+  drain(lock, *stream);
+  close_own_memory();
+  return finish(cudaSuccess);
 }
 
 cudaError_t issue(cudaStream_t handle, Work work) {
@@ -175,18 +199,9 @@ cudaError_t cudaStreamDestroy(cudaStream_t handle) {
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t handle) {
-  if (const auto error = obstacle()) return finish(error);
-  const auto stream = find_stream(handle);
-  if (!stream) return finish(cudaErrorInvalidResourceHandle);
-  Lock lock(streams_mutex());
-  if (stream->capture) return finish(refuse_in_capture(*stream));
-  if (stream->is_legacy) {
-    if (const auto error = refuse_implicit()) return finish(error);
-    drain_own(lock, false);
-  }
-  drain(lock, *stream);
-  close_own_memory();
-  return finish(cudaSuccess);
+  const cudaError_t error = run_all(handle);
+  if (error == cudaSuccess) note_wait(find_stream(handle)->past);
+  return error;
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t handle) {
@@ -195,7 +210,10 @@ cudaError_t cudaStreamQuery(cudaStream_t handle) {
   if (!stream) return finish(cudaErrorInvalidResourceHandle);
   Lock lock(streams_mutex());
   if (stream->capture) return finish(refuse_in_capture(*stream));
-  if (is_idle(*stream)) return finish(cudaSuccess);
+  if (is_idle(*stream)) {
+    note_wait(stream->past);
+    return finish(cudaSuccess);
+  }
   advance(lock, *stream);  // who asks again and again shall see the end
   return finish(cudaErrorNotReady);
 }
@@ -208,6 +226,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event_handle, u
   Lock lock(streams_mutex());
   if (event->capture) return finish(wait_in_capture(stream, *event));
   if (!event->record) return cudaSuccess;
+  if (!stream->capture) stream->past.add(event->record->past);
   if (stream->capture) {
     stream->capture->is_valid = false;
     return finish(cudaErrorStreamCaptureIsolation);
@@ -226,6 +245,7 @@ cudaError_t cudaDeviceSynchronize() {
   Lock lock(streams_mutex());
   if (const auto error = refuse_in_captures_of_others()) return finish(error);
   drain_own(lock, true);
+  for_own_streams([](const CUstream_st& stream) { note_wait(stream.past); });
   close_own_memory();
   return finish(cudaSuccess);
 }
@@ -270,7 +290,8 @@ cudaError_t cudaEventRecordWithFlags(cudaEvent_t event_handle, cudaStream_t hand
     return finish(stream->capture->is_valid ? cudaSuccess : cudaErrorStreamCaptureInvalidated);
   }
   event->capture = nullptr;
-  event->record = std::make_shared<Record>(Record{.stream = stream});
+  stream->past.add(host_thread().past);
+  event->record = std::make_shared<Record>(Record{.stream = stream, .past = stream->past});
   if (stream->is_legacy) drain_own(lock, false);
   if (settings().lazy && !stream->is_legacy) {
     stream->queue.push_back({.work = nullptr, .records = event->record, .awaits = nullptr});
@@ -291,7 +312,10 @@ cudaError_t cudaEventSynchronize(cudaEvent_t handle) {
     event->capture->is_valid = false;
     return finish(cudaErrorCapturedEvent);
   }
-  if (const auto record = event->record) complete(lock, *record);
+  if (const auto record = event->record) {
+    complete(lock, *record);
+    note_wait(record->past);
+  }
   close_own_memory();
   return finish(cudaSuccess);
 }
@@ -306,6 +330,7 @@ cudaError_t cudaEventQuery(cudaEvent_t handle) {
     return finish(cudaErrorCapturedEvent);
   }
   const auto record = event->record;
+  if (record && record->done) note_wait(record->past);
   if (!record || record->done) return finish(cudaSuccess);
   advance(lock, *record->stream);
   return finish(cudaErrorNotReady);

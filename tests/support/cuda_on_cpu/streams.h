@@ -6,11 +6,13 @@
 #include <condition_variable>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <vector>
 
 #include "cuda_on_cpu/runtime_api.h"
+#include "tests/support/cuda_on_cpu/exchange_order.h"
 #include "tests/support/cuda_on_cpu/host.h"
 
 namespace cuda_on_cpu {
@@ -22,6 +24,7 @@ struct Capture;
 struct Record {
   std::shared_ptr<CUstream_st> stream;
   bool done = false;
+  Past past = {};
   std::chrono::steady_clock::time_point when = {};
 };
 
@@ -43,6 +46,8 @@ struct CUstream_st {
   bool running = false;  ///< some thread does the first of the queue
   std::shared_ptr<cuda_on_cpu::Capture> capture;
   std::vector<std::size_t> frontier;  ///< nodes of the capture that come right before what is next
+  cuda_on_cpu::Past past;             ///< of what is put on it next
+  std::map<const void*, std::uint64_t> latest_exchanges;  ///< by group, which one of the stream's
 };
 
 struct CUevent_st {
@@ -61,6 +66,10 @@ std::shared_ptr<CUstream_st> find_stream(cudaStream_t handle);
 cudaError_t issue(cudaStream_t handle, Work work);
 /// Does it now, on this thread.
 cudaError_t perform(const Work& work);
+/// Does all that is on the stream, as time would: the host has not waited for it.
+cudaError_t run_all(cudaStream_t handle);
+/// Those that this host thread has made.
+void for_own_streams(const std::function<void(CUstream_st& stream)>& visit);
 /// Waits for all that the stream has to do.
 void drain(std::unique_lock<std::mutex>& lock, CUstream_st& stream);
 /// The streams of this host thread that the legacy stream waits for, or all of them.

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "tests/support/cuda_on_cpu/memory.h"
+#include "tests/support/cuda_on_cpu/streams.h"
 
 namespace {
 
@@ -184,8 +185,10 @@ ncclResult_t capture(ncclComm_t communicator, cudaStream_t stream, Operation ope
 ncclResult_t put_on(cudaStream_t stream, ncclComm_t communicator, Operation operation) {
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   if (cudaStreamIsCapturing(stream, &status) != cudaSuccess) return ncclUnhandledCudaError;
+  if (cuda_on_cpu::note_exchange(stream, communicator->clique.get()) != cudaSuccess)
+    return ncclUnhandledCudaError;
   if (status == cudaStreamCaptureStatusActive) return capture(communicator, stream, std::move(operation));
-  if (cudaStreamSynchronize(stream) != cudaSuccess) return ncclUnhandledCudaError;
+  if (cuda_on_cpu::run_all(stream) != cudaSuccess) return ncclUnhandledCudaError;
   const Lock lock(state().mutex);
   Clique& clique = *communicator->clique;
   if (!clique.has_begun() || clique.is_busy(communicator->rank))

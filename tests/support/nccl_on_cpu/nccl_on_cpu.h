@@ -4,7 +4,8 @@
 // It does not block, as NCCL does not when asked so: a communicator is in progress until all ranks have made
 // the same call; the last to come moves everyone's values. In the capture of a graph the exchange becomes a
 // node, which does wait for the other ranks when the graph runs. It is wrong where NCCL would be: a rank that
-// calls before its last call has ended, two ranks with one GPU, calls that do not match, use after the end.
+// calls before its last call has ended, two ranks with one GPU, calls that do not match, use after the end,
+// exchanges of two communicators on two streams whose order nothing fixes.
 #pragma once
 
 #include <nccl.h>
