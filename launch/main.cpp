@@ -112,6 +112,7 @@ int agree(const Outcome& outcome, Communicator& world) {
   std::unique_ptr<Deadline> deadline;
   if (!outcome.message.empty()) deadline = std::make_unique<Deadline>(kAgreementLimit, outcome, world.rank());
 
+  world.conclude();
   std::vector<std::int32_t> codes(static_cast<std::size_t>(world.size()));
   world.all_gather(std::span<const std::int32_t>(&outcome.code, 1), std::span(codes));
 

@@ -292,19 +292,28 @@ class DamagedCheckpoint(BadInput):
 
 
 class OneRank(BadInput):
-    def assert_job_ends(self, first, second):
-        """Rank 1 fails alone: the job must say why, once, and end."""
+    def assert_job_ends(self, first, second, word="--bogus"):
+        """One rank fails alone: the job must say why, once, and end with that rank's code."""
         command = ["mpirun", "-n", 1, PROGRAM, *first, ":", "-n", 1, PROGRAM, *second]
         started = time.monotonic()
         process = subprocess.run([str(part) for part in command], capture_output=True, timeout=60)
-        self.assertNotEqual(process.returncode, 0)
         self.assertEqual(len(sentences(process)), 1, process.stderr.decode())
-        self.assertIn("--bogus", sentences(process)[0])
+        self.assertIn(word, sentences(process)[0])
+        self.assertEqual(process.returncode, USER_ERROR)
         self.assertLess(time.monotonic() - started, 30)
 
     def test_a_rank_that_fails_while_its_peer_trains(self):
         good = training(self.text, "--model-parallel", 2)
         self.assert_job_ends(good, [*good, "--bogus"])
+
+    def test_a_rank_that_fails_while_its_peer_opens_the_folder(self):
+        """What its peer calls first is not to be taken for the end of the job."""
+        good = training(self.text, "--model-parallel", 2, "--checkpoint", self.folder / "of_one_rank")
+        absent = ["train", "--config", self.folder / "absent.toml"]
+        self.assert_job_ends(good, [*good, "--bogus"])
+        self.assert_job_ends(good, absent, "absent.toml")
+        self.assert_job_ends(absent, good, "absent.toml")
+        self.assertFalse((self.folder / "of_one_rank" / "step-00000000.h5").exists())
 
     def test_a_rank_that_fails_while_its_peer_hangs(self):
         """Opening a file waits, for some 45 s, while another process has it leased."""
