@@ -12,12 +12,15 @@
 #include "kernels/backends.h"
 #include "launch/agreement.h"
 #include "launch/checkpointing/staging.h"
+#include "launch/setting.h"
 #include "launch/stored_model.h"
 #include "runtime/error.h"
 #include "runtime/trace.h"
 
 namespace lamina {
 namespace {
+
+constexpr int kMostThreads = 1024;
 
 std::size_t count(std::int64_t value) { return static_cast<std::size_t>(value); }
 
@@ -88,6 +91,7 @@ void load_run(const std::filesystem::path& file, RunTensors tensors, Backend& ba
 }
 
 int threads_per_rank(int wanted, Communicator& world) {
+  require(wanted <= kMostThreads, fmt::format("--threads must be at most {}, not {}", kMostThreads, wanted));
   const int ranks = place_on_host(world).ranks;
   if (wanted > 0) return wanted;
   cpu_set_t allowed;

@@ -63,6 +63,7 @@ class Settings(BadInput):
     def test_values_that_are_none(self):
         self.all_refused(
             self.training("--batch", "12abc", words=["--batch", "whole number", "12abc"]),
+            self.training("--threads", 1025, words=["--threads must be at most 1024, not 1025"]),
             self.training("--batch", -4, words=["--batch", "at least 1", "-4"]),
             self.training("--learning-rate", "nan", words=["--learning-rate", "finite", "nan"]),
             self.training("--steps", words=["--steps", "value"]))
