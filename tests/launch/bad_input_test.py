@@ -126,6 +126,27 @@ class Data(BadInput):
             Case(["generate", *model, "--prompt", "the µ"], ["--prompt", "µ"]))
 
 
+class Metrics(BadInput):
+    def test_a_run_that_is_refused_leaves_its_files(self):
+        records, trace = self.file("old.jsonl", b'{"step":1}\n'), self.file("old.json", b"{}")
+        absent = self.folder / "none" / "trace.json"
+        self.all_refused(
+            self.training("--metrics", records, "--trace", absent, words=[absent]),
+            self.training("--metrics", records, "--trace", trace, "--trace-step", 999, words=["--trace-step 999"]))
+
+    def test_a_file_that_holds_something_else(self):
+        notes = self.file("notes.txt", b"my notes\n")
+        self.all_refused(self.training("--metrics", notes, words=[notes, "is not a metrics file: line 1"]))
+
+    def test_no_room_for_records(self):
+        checkpoints = self.folder / "without_records"
+        process = self.train("--metrics", "/dev/full", "--checkpoint", checkpoints, ranks=RANKS)
+        self.assert_done(process)
+        self.assertEqual(len(sentences(process)), 1, process.stderr)
+        self.assertIn("/dev/full cannot be written: No space left on device; training goes on", sentences(process)[0])
+        self.assertTrue((checkpoints / "step-00000020.h5").exists())
+
+
 class Folder(BadInput):
     def test_a_folder_or_file_that_cannot_be_written(self):
         self.all_refused(
@@ -160,7 +181,9 @@ class FullDisk(BadInput):
 
     def test_no_room_for_the_first_checkpoint(self):
         disk = self.mount(16)
-        self.all_refused(self.training("--checkpoint", disk, words=["first checkpoint", "--checkpoint"]))
+        records, trace = self.file("older.jsonl", b'{"step":1}\n'), self.file("older.json", b"{}")
+        self.all_refused(self.training("--checkpoint", disk, "--metrics", records, "--trace", trace,
+                                       words=["first checkpoint", "--checkpoint"]))
 
     def test_three_failures_in_a_row_end_the_run(self):
         disk = self.mount(512)
