@@ -76,6 +76,22 @@ class Settings(BadInput):
             self.training("--seed", 1, "--seed", 2, words=["--seed is given 2 times"]),
             self.training("--metrics", self.text, words=["--metrics and --data are the same file"]))
 
+    def test_outputs_over_inputs_and_each_other(self):
+        link = self.folder / "link"
+        link.symlink_to(self.text)
+        self.addCleanup(link.unlink)
+        config = self.file("c.toml", f"data = '{self.text}'\n".encode())
+        new, same = self.folder / "new", self.folder / ".." / self.folder.name / "new"
+        data = ["--data", self.text, "--json", self.text]
+        self.all_refused(
+            Case(["train", "--config", config, "--metrics", config], ["--metrics and --config are the same file"]),
+            Case(["train", "--config", config, "--trace", config], ["--trace and --config are the same file"]),
+            self.training("--metrics", new, "--trace", same, words=["--trace and --metrics are the same file"]),
+            self.training("--metrics", link, words=["--metrics and --data are the same file"]),
+            Case(["benchmark", "train", *data], ["--json and --data are the same file"]))
+        self.assert_refused(lamina("benchmark", "scaling", "--grids", "1x1", *data), USER_ERROR, ["--json and --data"])
+        self.assert_nothing_changed()
+
     def test_a_configuration_file_with_mistakes(self):
         file = self.file("wrong.toml", b"hidden = 16\nhiden = 16\n")
         self.all_refused(

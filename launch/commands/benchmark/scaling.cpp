@@ -214,7 +214,7 @@ void ScalingBenchmarkSettings::validate() const {
     run_on_threads(point.grid.ranks(),
                    [&](Communicator& world) { ProcessGrid(world, training.grid, training.batch); });
   }
-  require_writable(json);
+  require_writable(json, train.data);
 }
 
 bool asks_for_scaling(const Words& arguments) {
