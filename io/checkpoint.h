@@ -102,6 +102,10 @@ class CheckpointFolder {
   std::map<std::filesystem::path, Content> known_;
 };
 
+/// The checkpoints that a person names: a file, or all of a folder, by step. Throws UserError where the
+/// folder has none.
+std::vector<std::filesystem::path> checkpoints_at(const std::filesystem::path& file_or_folder);
+
 /// A checkpoint could not be written; nothing was committed, older ones are untouched.
 class CheckpointWriteError : public std::runtime_error {
  public:

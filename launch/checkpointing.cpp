@@ -47,16 +47,6 @@ PlaceOnHost place_on_host(Communicator& world) {
   return place;
 }
 
-std::filesystem::path newest_of(const std::filesystem::path& file_or_folder) {
-  if (!std::filesystem::is_directory(file_or_folder)) return file_or_folder;
-  const auto files = CheckpointFolder(file_or_folder).list();
-  if (files.empty()) {
-    throw UserError(fmt::format("{} holds no checkpoint: give a checkpoint file or the folder of a run",
-                                file_or_folder.string()));
-  }
-  return files.back();
-}
-
 }  // namespace
 
 RunSnapshot::RunSnapshot(RunTensors run, Backend& backend, ProcessGrid& grid)
@@ -107,7 +97,8 @@ std::unique_ptr<Backend> make_backend(const std::string& device, int threads, Co
 
 TrainedModel load_trained_model(const std::filesystem::path& file_or_folder, const LoadSettings& settings,
                                 Communicator& world) {
-  const std::filesystem::path file = from_root(world, [&] { return newest_of(file_or_folder).string(); });
+  const std::filesystem::path file =
+      from_root(world, [&] { return checkpoints_at(file_or_folder).back().string(); });
   CheckpointRecord record;
   ModelSettings trained;
   on_every_rank(world, [&] {

@@ -313,6 +313,19 @@ class DamagedCheckpoint(BadInput):
             Case(["checkpoint", "verify", absent], [absent]),
             Case(["evaluate", "--checkpoint", absent, "--data", self.text], [absent]))
 
+    def test_names_that_the_system_refuses(self):
+        loop = self.folder / "loop"
+        loop.symlink_to(loop)
+        self.addCleanup(loop.unlink)
+        for name, reason in ((loop, "Too many levels of symbolic links"), ("x" * 300, "File name too long")):
+            self.all_refused(
+                Case(["checkpoint", "verify", name], [name, reason]),
+                Case(["checkpoint", "inspect", name], [name, reason]),
+                Case(["evaluate", "--checkpoint", name, "--data", self.text], [name, reason]),
+                self.training("--checkpoint", name, "--resume", words=[name, reason]),
+                self.training("--checkpoint", self.checkpoints, "--resume", "--model-parallel", RANKS, "--metrics", name,
+                              words=[name, reason]))
+
     def test_resume_with_another_model(self):
         self.all_refused(*(
             self.training("--checkpoint", self.checkpoints, "--resume", "--model-parallel", RANKS, flag, value,
