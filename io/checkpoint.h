@@ -70,8 +70,9 @@ class CheckpointFolder {
  public:
   explicit CheckpointFolder(std::filesystem::path folder);
 
-  /// Makes the folder and proves that a file can be written there. Throws UserError.
-  void prepare() const;
+  /// Makes the folder and proves that a file can be written there. Throws UserError, which names the `flag`
+  /// that gave the folder.
+  void prepare(const std::string& flag = "--checkpoint") const;
   /// Complete checkpoints, by step, ascending; partial and set-aside files are not listed.
   std::vector<std::filesystem::path> list() const;
   /// What set_aside() has put aside, by step.

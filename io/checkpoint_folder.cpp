@@ -69,7 +69,7 @@ void remove_file(const fs::path& file) {
 
 CheckpointFolder::CheckpointFolder(fs::path folder) : folder_(std::move(folder)) {}
 
-void CheckpointFolder::prepare() const {
+void CheckpointFolder::prepare(const std::string& flag) const {
   const fs::path probe = folder_ / fmt::format(".probe-{}", ::getpid());
   std::error_code ignored;
   try {
@@ -80,15 +80,14 @@ void CheckpointFolder::prepare() const {
     checkpoint::synchronize(probe);
   } catch (const fs::filesystem_error& error) {
     throw UserError(
-        fmt::format("the checkpoint folder {} cannot be made: {}; give --checkpoint a path that can "
-                    "be written",
-                    folder_.string(), error.code().message()));
+        fmt::format("the checkpoint folder {} cannot be made: {}; give {} a path that can be written",
+                    folder_.string(), error.code().message(), flag));
   } catch (const std::runtime_error& error) {
     fs::remove(probe, ignored);
     throw UserError(
         fmt::format("no file can be written to the checkpoint folder {}: {}; free space there or "
-                    "give --checkpoint another path",
-                    folder_.string(), error.what()));
+                    "give {} another path",
+                    folder_.string(), error.what(), flag));
   }
   remove_file(probe);
 }

@@ -183,7 +183,7 @@ void CheckpointBenchmarkSettings::validate() const {
 void benchmark_checkpoint(const CheckpointBenchmarkSettings& settings, Communicator& world) {
   settings.validate();
   from_root(world, [&] {
-    CheckpointFolder(settings.folder).prepare();
+    CheckpointFolder(settings.folder).prepare("--folder");
     return std::string();
   });
   CheckpointBenchmark(settings, world).run();
