@@ -65,14 +65,6 @@ RunSave RunSnapshot::begin_save(const std::filesystem::path& file, const Checkpo
   return {std::move(save), stall.count()};
 }
 
-CheckpointCost save_run(const std::filesystem::path& file, const CheckpointRecord& record, RunTensors tensors,
-                        Backend& backend, ProcessGrid& grid, CheckpointIo io) {
-  RunSnapshot snapshot(tensors, backend, grid);
-  RunSave begun = snapshot.begin_save(file, record, io);
-  begun.save.finish();
-  return begun.save.cost();
-}
-
 void load_run(const std::filesystem::path& file, RunTensors tensors, Backend& backend, ProcessGrid& grid) {
   RunStaging staging(tensors, backend, grid, RunStaging::Purpose::load);
   read_checkpoint(file, staging.tensors(), grid.world());

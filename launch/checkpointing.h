@@ -48,10 +48,6 @@ class RunSnapshot {
   Communicator& world_;
 };
 
-/// Saves a run while it waits, in memory taken for this. Collective. Throws CheckpointWriteError on every
-/// rank alike.
-CheckpointCost save_run(const std::filesystem::path& file, const CheckpointRecord& record, RunTensors tensors,
-                        Backend& backend, ProcessGrid& grid, CheckpointIo io = CheckpointIo::posix);
 /// Collective. Throws DamagedCheckpoint or UserError on every rank alike.
 void load_run(const std::filesystem::path& file, RunTensors tensors, Backend& backend, ProcessGrid& grid);
 
