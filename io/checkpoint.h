@@ -43,6 +43,9 @@ struct CheckpointTensor {
   std::vector<TensorBox<T>> boxes;
 };
 
+/// The same tensors, to be written.
+std::vector<CheckpointTensor<const float>> read_only(const std::vector<CheckpointTensor<float>>& tensors);
+
 /// What a run is, beside its tensors.
 struct CheckpointRecord {
   std::int64_t step = 0;

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 #include <sched.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -15,6 +14,7 @@
 #include "launch/setting.h"
 #include "launch/stored_model.h"
 #include "runtime/error.h"
+#include "runtime/host_name.h"
 #include "runtime/trace.h"
 
 namespace lamina {
@@ -33,7 +33,7 @@ struct PlaceOnHost {
 PlaceOnHost place_on_host(Communicator& world) {
   using Name = std::array<char, 256>;
   Name mine{};
-  gethostname(mine.data(), mine.size() - 1);
+  host_name().copy(mine.data(), mine.size() - 1);
   std::vector<char> all(mine.size() * count(world.size()));
   world.all_gather(std::span<const char>(mine), std::span(all));
   PlaceOnHost place;

@@ -1,9 +1,7 @@
 // The program: MPI, a command, and one exit code and at most one message for the whole job.
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <condition_variable>
 #include <csignal>
@@ -24,6 +22,7 @@
 #include "runtime/communicator.h"
 #include "runtime/error.h"
 #include "runtime/fault_point.h"
+#include "runtime/host_name.h"
 
 namespace lamina {
 namespace {
@@ -47,9 +46,7 @@ void say(const std::string& message) {
 }
 
 void say_alone(int rank, const std::string& message) {
-  std::array<char, 256> host{};
-  gethostname(host.data(), host.size() - 1);
-  say(fmt::format("rank {} on {}: {}", rank, host.data(), message));
+  say(fmt::format("rank {} on {}: {}", rank, host_name(), message));
 }
 
 /// Ends the whole job, for the other ranks may wait for this one.

@@ -1,10 +1,8 @@
 #include "launch/step_trace.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -14,18 +12,13 @@
 #include "launch/setting.h"
 #include "launch/step_trace/chrome_trace.h"
 #include "launch/step_trace/clock_offset.h"
+#include "runtime/host_name.h"
 
 namespace lamina {
 namespace {
 
 constexpr std::size_t kSpansOfThread = std::size_t{1} << 19;
 constexpr std::int64_t kUsualStep = 3;  // by then memory is taken and primitives are made
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  gethostname(name.data(), name.size() - 1);
-  return name.data();
-}
 
 /// Why `file` could not be opened or written; nothing where it could.
 std::string write_file(const std::string& file, const std::string& text, std::ios::openmode mode) {
