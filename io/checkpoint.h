@@ -58,7 +58,8 @@ struct CheckpointRecord {
   std::optional<double> validation_loss;  ///< of these parameters, where it is known
   std::string configuration;              ///< TOML
   std::vector<char32_t> vocabulary;
-  std::string build;  ///< program version and libraries
+  std::string build;        ///< program version and libraries
+  std::string text_digest;  ///< of the training text; empty where an earlier program did not keep it
 };
 
 /// Which checkpoints of a folder are kept; each rule keeps its own.

@@ -21,11 +21,24 @@
 namespace lamina {
 namespace {
 
+constexpr const char* kJsonHelp = "one JSON object on one line";
+
 /// What a command for one rank does on rank 0; the others have nothing to do.
 Action on_root(std::function<void()> work) {
   return [work = std::move(work)](Communicator& world) {
     if (world.rank() == 0) work();
     return ExitCode::done;
+  };
+}
+
+/// `work` of a command that has a switch, whose value is in `field` by then.
+std::function<void()> with_switch(CLI::App& command, const char* name, const char* help, bool& field,
+                                  std::function<void()> work) {
+  const auto flags = std::make_shared<Flags>(command);
+  flags->add("Settings", {{name, help, {}, &field}});
+  return [flags, work = std::move(work)] {
+    flags->apply();
+    work();
   };
 }
 
@@ -74,8 +87,8 @@ void Program::add_checkpoint() {
   const auto file = std::make_shared<std::string>();
   const auto json = std::make_shared<bool>(false);
   inspect.add_option("checkpoint", *file, "checkpoint file, or a folder of them (its newest)")->required();
-  inspect.add_flag("--json", *json, "one JSON object on one line");
-  actions_[&inspect] = on_root([file, json] { inspect_checkpoint(*file, *json); });
+  actions_[&inspect] = on_root(
+      with_switch(inspect, "json", kJsonHelp, *json, [file, json] { inspect_checkpoint(*file, *json); }));
 
   CLI::App& verify = add_command(checkpoint, "verify", "check every digest of checkpoints");
   const auto files = std::make_shared<std::vector<std::string>>();
@@ -92,15 +105,15 @@ void Program::add_checkpoint() {
   exporting
       .add_option("--output", settings->output, "file to write: X.npy for one tensor, X.npz for any number")
       ->required();
-  exporting.add_flag("--overwrite", settings->overwrite, "replace the output if it exists");
-  actions_[&exporting] = on_root([settings] { export_checkpoint(*settings); });
+  actions_[&exporting] =
+      on_root(with_switch(exporting, "overwrite", "replace the output if it exists", settings->overwrite,
+                          [settings] { export_checkpoint(*settings); }));
 }
 
 void Program::add_info() {
   CLI::App& info = add_command(app_, "info", "what this build has and what it runs on");
   const auto json = std::make_shared<bool>(false);
-  info.add_flag("--json", *json, "one JSON object on one line");
-  actions_[&info] = on_root([json] { print_info(*json); });
+  actions_[&info] = on_root(with_switch(info, "json", kJsonHelp, *json, [json] { print_info(*json); }));
 }
 
 ExitCode Program::run(const std::vector<std::string>& arguments, Communicator& world) {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "launch/setting.h"
 #include "launch/toml.h"
@@ -23,18 +24,19 @@ void validate_data(const DataSettings& data) {
 
 void validate_model(const ModelSettings& model, int unit_blocks) {
   at_least("layers", model.layers, 1);
+  at_most("layers", model.layers, kMostLayers);
   below_one("dropout", model.dropout);
   at_least("unit-blocks", unit_blocks, 1);
   for (const auto& [name, width] : {std::pair{"hidden", model.hidden}, {"embedding", model.embedding}}) {
     at_least(name, width, 1);
+    at_most(name, width, kMostUnits);
     require(width % unit_blocks == 0,
             fmt::format("--{} must be a multiple of --unit-blocks ({}), not {}", name, unit_blocks, width));
   }
 }
 
 void validate_run(const RunSettings& run) {
-  at_least("batch", run.batch, 1);
-  at_least("time-steps", run.time_steps, 1);
+  validate_step(run.batch, run.time_steps);
   at_least("steps", run.steps, 0);
   at_least("seed", run.seed, 0);
   at_least("threads", run.threads, 0);
@@ -128,6 +130,19 @@ void Configuration::validate() const {
   at_least("passes", grid.passes, 1);
   validate_run(run);
   validate_checkpoint(checkpoint, run);
+}
+
+void validate_step(int batch, int time_steps, const char* steps_name) {
+  constexpr std::int64_t kMost = std::numeric_limits<int>::max();
+  at_least("batch", batch, 1);
+  at_most("batch", batch, kMostLanes);
+  at_least(steps_name, time_steps, 1);
+  at_most(steps_name, time_steps, kMostTimeSteps);
+  const std::int64_t characters = std::int64_t{batch} * time_steps;
+  require(characters <= kMost,
+          fmt::format("--batch {} with --{} {} makes {} characters a step and at most {} are allowed: give "
+                      "less of either",
+                      batch, steps_name, time_steps, characters, kMost));
 }
 
 std::string to_toml(Configuration configuration) {

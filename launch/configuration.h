@@ -125,6 +125,13 @@ struct Configuration {
   void validate() const;
 };
 
+/// More than any machine holds, and so little that no count of numbers or bytes leaves 64 bits.
+inline constexpr int kMostLayers = 1024, kMostUnits = 1 << 20, kMostLanes = 1 << 20, kMostTimeSteps = 1 << 20;
+
+/// Throws UserError unless a step can be `batch` lanes of as many characters as `time_steps`, whose flag is
+/// `steps_name`.
+void validate_step(int batch, int time_steps, const char* steps_name = "time-steps");
+
 /// The configuration as TOML, one `name = value` line per setting.
 std::string to_toml(Configuration configuration);
 /// Reads what to_toml() wrote. Throws UserError naming `source` on unknown keys or wrong values.

@@ -8,7 +8,8 @@ import pathlib
 import sys
 
 STEPS = {"packages": "Packages", "device": "Device", "build": "Build", "tests": "Tests (`ctest -L gpu`)",
-         "sanitizers": "Sanitizers", "losses": "Losses, GPU beside CPU", "axis": "Persistent time loop, two GPUs beside one", "layer": "A layer (`benchmark layer`)",
+         "sanitizers": "Sanitizers", "losses": "Losses, GPU beside CPU", "axis": "Persistent time loop, two GPUs beside one",
+         "shared": "Two ranks on one GPU, NCCL beside the host's memory", "layer": "A layer (`benchmark layer`)",
          "train": "Training (`benchmark train`)", "peers": "Peers"}
 NONE = "*not measured*"
 LAYER_SHAPES = [(hidden, batch) for hidden in (768, 1024, 2048) for batch in (16, 32, 64, 512)]

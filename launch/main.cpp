@@ -81,8 +81,9 @@ Outcome outcome_of(const std::vector<std::string>& arguments, Communicator& worl
     if (!error.speaks_first()) std::this_thread::sleep_for(kPeerSpeaks);
     fail_alone(rank, ExitCode::peer_lost, error.what());
   } catch (const std::bad_alloc&) {
-    fail_alone(rank, ExitCode::internal_error,
-               "out of memory: use more --model-parallel ranks or --passes, or a smaller model");
+    return {ExitCode::user_error,
+            "out of memory: give the job more ranks or hosts, or a smaller model, batch or number of "
+            "time steps"};
   } catch (const std::exception& error) {
     fail_alone(rank, ExitCode::internal_error, error.what());
   }
@@ -91,7 +92,8 @@ Outcome outcome_of(const std::vector<std::string>& arguments, Communicator& worl
 /// Rank 0's output may still be on its way; a full disk shows here.
 void flush_output(Outcome& outcome) {
   if (outcome.code == ExitCode::done && (std::fflush(stdout) != 0 || std::ferror(stdout) != 0))
-    outcome = {ExitCode::internal_error, "standard output cannot be written"};
+    outcome = {ExitCode::user_error,
+               "standard output cannot be written: free space where it goes, or send it elsewhere"};
 }
 
 /// The code of the first rank that failed, on every rank; that rank says why, so it is said once. A rank that

@@ -27,6 +27,10 @@ if [[ ! -s "$columns/rows" ]]; then
   echo "plot_scaling.sh: '$figures' holds no row of a scaling benchmark." >&2
   exit 1
 fi
+if ! { : >>"$picture"; } 2>/dev/null; then
+  echo "plot_scaling.sh: the picture '$picture' cannot be written; give a path that can." >&2
+  exit 1
+fi
 
 # "ranks speed_up grid" lines of the rows of a sweep whose grid and schedule fit a condition, in order of ranks.
 series() {

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <bit>
+
 #include "launch/agreement.h"
 #include "runtime/error.h"
 
@@ -15,6 +17,33 @@ bool is_whole(const std::filesystem::path& file) {
   } catch (const DamagedCheckpoint&) {
     return false;
   }
+}
+
+/// Throws UserError unless the setting `flag` is what that run has.
+template <class Value>
+void require_same(const char* flag, const Value& now, const Value& then, const ResumePoint& point) {
+  if (now == then) return;
+  throw UserError(
+      fmt::format("--{} is {}, but the run in {} has {}: give --{} {} to go on with that run, or another "
+                  "--checkpoint folder for a new one",
+                  flag, now, point.file.string(), then, flag, then));
+}
+
+/// How `ranks`, or what is asked of them, can change so that each has lane groups for all its passes.
+std::string room_in(const GridSettings& settings, int ranks) {
+  if (settings.passes > settings.lane_groups)
+    return fmt::format("use at most --passes {}", settings.lane_groups);
+  const int data = settings.lane_groups / settings.passes, model = ranks / data;
+  const std::string fewer = fmt::format("fewer ranks (at most {})", data * settings.model_parallel);
+  return model > settings.unit_blocks ? "use " + fewer
+                                      : fmt::format("use --model-parallel {}, or {}", model, fewer);
+}
+
+/// Without a digest, from an earlier program, only a text of another length is noticed, by where the lanes
+/// are.
+bool is_same_text(const Corpus& corpus, std::int64_t chunks, const CheckpointRecord& then) {
+  if (!then.text_digest.empty()) return corpus.digest == then.text_digest;
+  return then.epoch == then.step / chunks && then.chunk == then.step % chunks;
 }
 
 /// A run whose every checkpoint is damaged would begin anew, unattended: a person is to decide that.
@@ -64,15 +93,23 @@ void set_aside_damaged(const std::filesystem::path& file, const std::string& dam
   progress.warning(fmt::format("{}; kept as {}, going on with an older checkpoint", damage, aside));
 }
 
-void require_same_run(const Configuration& configuration, const Tiling& tiling, const Vocabulary& vocabulary,
-                      const ResumePoint& point) {
+GridSettings layout_of_run(GridSettings settings, const ResumePoint& point, int ranks) {
+  const int groups = point.record.lane_groups;
+  if (settings.lane_groups != 0) require_same("lane-groups", settings.lane_groups, groups, point);
+  settings.lane_groups = groups;
+  const std::int64_t data = ranks / settings.model_parallel, shares = data * settings.passes;
+  const bool is_axis = std::has_single_bit(static_cast<std::uint64_t>(data));  // else ProcessGrid says so
+  if (!is_axis || groups % shares == 0) return settings;
+  throw UserError(
+      fmt::format("the run in {} was begun with {} lane groups, too few for {} data ranks x {} passes: {}",
+                  point.file.string(), groups, data, settings.passes, room_in(settings, ranks)));
+}
+
+void require_same_run(const Configuration& configuration, const Tiling& tiling, const Corpus& corpus,
+                      std::int64_t chunks, const ResumePoint& point) {
   const std::string file = point.file.string();
   const auto require = [&](const char* flag, const auto& now, const auto& then) {
-    if (now == then) return;
-    throw UserError(
-        fmt::format("--{} is {}, but the run in {} has {}: give --{} {} to go on with that run, or "
-                    "another --checkpoint folder for a new one",
-                    flag, now, file, then, flag, then));
+    require_same(flag, now, then, point);
   };
   const Configuration then = from_toml(point.record.configuration, file);
   require("cell", configuration.model.cell, then.model.cell);
@@ -87,11 +124,17 @@ void require_same_run(const Configuration& configuration, const Tiling& tiling, 
   require("validation-fraction", configuration.data.validation_fraction, then.data.validation_fraction);
   require("lane-groups", tiling.groups.count, point.record.lane_groups);
   require("unit-blocks", tiling.blocks.count, point.record.unit_blocks);
-  if (vocabulary.characters() != point.record.vocabulary) {
+  if (corpus.vocabulary.characters() != point.record.vocabulary) {
     throw UserError(
         fmt::format("{} does not have the {} characters that the run in {} was trained on: give the "
                     "text of that run, or another --checkpoint folder for a new one",
                     configuration.data.data, point.record.vocabulary.size(), file));
+  }
+  if (!is_same_text(corpus, chunks, point.record)) {
+    throw UserError(
+        fmt::format("{} is not the text that the run in {} was trained on, though it has the same "
+                    "characters: give the text of that run, or another --checkpoint folder for a new one",
+                    configuration.data.data, file));
   }
 }
 

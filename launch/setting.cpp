@@ -97,6 +97,10 @@ void at_least(const char* name, std::int64_t value, std::int64_t minimum) {
   require(value >= minimum, fmt::format("--{} must be at least {}, not {}", name, minimum, value));
 }
 
+void at_most(const char* name, std::int64_t value, std::int64_t maximum) {
+  require(value <= maximum, fmt::format("--{} must be at most {}, not {}", name, maximum, value));
+}
+
 std::string closest(const std::string& name, const std::vector<std::string>& names) {
   const std::size_t limit = std::max<std::size_t>(1, name.size() / 3);
   std::string best;

@@ -53,6 +53,8 @@ std::string text_of(const Setting& setting);
 void require(bool condition, const std::string& sentence);
 /// Throws UserError unless the setting `name` is `minimum` or more.
 void at_least(const char* name, std::int64_t value, std::int64_t minimum);
+/// Throws UserError unless it is `maximum` or less.
+void at_most(const char* name, std::int64_t value, std::int64_t maximum);
 
 /// The one of `names` that `name` was probably meant to be, or nothing.
 std::string closest(const std::string& name, const std::vector<std::string>& names);

@@ -45,6 +45,9 @@ TrainingResult train(const Configuration& configuration, Communicator& world) {
   training.begin();
 
   const std::int64_t first = training.step() + 1, last = configuration.run.steps;
+  if (point && first > last)
+    progress.note(fmt::format("the run is at step {} already and --steps is {}: give more --steps to go on",
+                              training.step(), last));
   const auto due = [&](std::int64_t every) { return every > 0 && training.step() % every == 0; };
   while (training.step() < last && !training.stops()) {
     if (!training.train_step()) continue;

@@ -31,12 +31,6 @@ double seconds_between(Clock::time_point start, Clock::time_point end) {
 
 std::size_t count(std::int64_t value) { return static_cast<std::size_t>(value); }
 
-/// What a person leaves open of a resumed run's layout comes from its checkpoint, for it decides the bits.
-GridSettings layout_of(GridSettings settings, const std::optional<ResumePoint>& point) {
-  if (point && settings.lane_groups == 0) settings.lane_groups = point->record.lane_groups;
-  return settings;
-}
-
 Tiling tiling_of_pass(const ProcessGrid& grid) {
   Tiling pass = grid.tiling();
   pass.groups.local /= grid.passes();
@@ -68,7 +62,8 @@ Training::Training(const Configuration& configuration, std::optional<CheckpointF
     : configuration_(configuration),
       point_(std::move(point)),
       progress_(progress),
-      grid_(world, layout_of(configuration.grid, point_), configuration.run.batch),
+      grid_(world, point_ ? layout_of_run(configuration.grid, *point_, world.size()) : configuration.grid,
+            configuration.run.batch),
       threads_(threads_per_rank(configuration.run.threads, world)),
       backend_(make_backend(configuration.run.device, threads_, world)),
       corpus_(corpus ? std::move(*corpus) : read_corpus(configuration.data, world)),
@@ -81,6 +76,7 @@ Training::Training(const Configuration& configuration, std::optional<CheckpointF
       state_(*backend_, configuration.model.layers, configuration.model.hidden, grid_.tiling()),
       saver_(std::move(folder), configuration.checkpoint, progress, tensors(), *backend_, grid_) {
   if (configuration.data.validation_fraction > 0) {
+    require_held_out_text(configuration.data, corpus_);
     validation_lanes_.emplace(corpus_.validation, configuration.run.batch, configuration.run.time_steps);
   }
 }
@@ -114,7 +110,7 @@ void Training::open_trace() {
 void Training::resume(ResumePoint point) {
   const DeadlineScope deadline(grid_.world(),
                                std::chrono::seconds(configuration_.checkpoint.checkpoint_timeout));
-  require_same_run(configuration_, grid_.tiling(), corpus_.vocabulary, point);
+  require_same_run(configuration_, grid_.tiling(), corpus_, lanes_.chunks_per_epoch(), point);
   for (;;) {
     try {
       load_run(point.file, tensors(), *backend_, grid_);
@@ -323,7 +319,8 @@ CheckpointRecord Training::record() const {
           .validation_loss = validation_loss_,
           .configuration = to_toml(configuration_),
           .vocabulary = corpus_.vocabulary.characters(),
-          .build = build_record()};
+          .build = build_record(),
+          .text_digest = corpus_.digest};
 }
 
 void Training::save() {

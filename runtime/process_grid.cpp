@@ -65,6 +65,8 @@ Layout lay_out(int ranks, const GridSettings& settings, int batch) {
 
 }  // namespace
 
+void require_layout(int ranks, const GridSettings& settings, int batch) { lay_out(ranks, settings, batch); }
+
 ProcessGrid::ProcessGrid(Communicator& world, const GridSettings& settings, int batch)
     : world_(world), passes_(settings.passes) {
   const Layout layout = lay_out(world.size(), settings, batch);

@@ -26,11 +26,13 @@ struct GridSettings {
   }
 };
 
+/// Throws UserError where `ranks`, the batch or the counts do not divide.
+void require_layout(int ranks, const GridSettings& settings, int batch);
+
 /// The grid of a run. Rank w of the world is at (w / model_parallel, w % model_parallel).
 class ProcessGrid {
  public:
-  /// Collective over `world`. Throws UserError, with the same sentence on every rank, when the world, the
-  /// batch or the counts do not divide.
+  /// Collective over `world`. Throws UserError as require_layout(), with the same sentence on every rank.
   ProcessGrid(Communicator& world, const GridSettings& settings, int batch);
 
   Communicator& world() { return world_; }

@@ -13,6 +13,7 @@ inline const std::string kDigests = "/digests";  ///< + path of a tensor: its bo
 inline const std::string kView = "view";         ///< attribute of digests: [outer, split, inner]
 inline const std::string kFormatVersionName = "format_version";
 inline const std::string kRootDigest = "root_digest";
+inline const std::string kTextDigest = "text_digest";  ///< may be missing, and is not in the root digest
 
 /// Bytes of an attribute's text: HDF5 keeps longer ones in a heap.
 inline constexpr std::size_t kMaxText = 60'000;

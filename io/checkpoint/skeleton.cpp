@@ -125,6 +125,7 @@ void create_groups(hid_t file, const std::vector<DescribedTensor>& tensors) {
 void write_record(hid_t file, const CheckpointRecord& record, const Digest& root) {
   write_attribute(file, kFormatVersionName, kFormatVersion);
   visit_attributes(record, [&](const char* name, const auto& value) { write_attribute(file, name, value); });
+  if (!record.text_digest.empty()) write_attribute(file, kTextDigest, record.text_digest);
   write_attribute(file, kRootDigest, to_hex(root));
   if (record.vocabulary.empty())
     create_dataset(file, kVocabulary, H5T_STD_U32LE, {0});

@@ -200,6 +200,8 @@ Structure read_structure(hid_t file, const std::vector<std::string>& datasets) {
   Structure structure;
   visit_attributes(structure.record,
                    [&](const char* name, auto& value) { read_attribute(file, name, value); });
+  if (require(H5Aexists(file, kTextDigest.c_str()), kTextDigest) > 0)
+    read_attribute(file, kTextDigest, structure.record.text_digest);
   demand_sound(structure.record);
   demand(std::ranges::binary_search(datasets, kVocabulary), kVocabulary + " is missing");
   structure.record.vocabulary = read_vocabulary(file);

@@ -8,6 +8,7 @@
 #include "kernels/cpu/blocks.h"
 #include "kernels/cpu/parallel.h"
 #include "runtime/error.h"
+#include "runtime/shape_checks.h"
 #include "runtime/trace.h"
 
 namespace lamina {
@@ -25,7 +26,7 @@ class CpuEmbeddingLookup final : public EmbeddingLookup {
   void forward(int time_steps, std::span<const float> table, std::span<const std::int32_t> tokens,
                std::span<float> output) override {
     const Span span(SpanKind::pointwise, "embedding forward");
-    check_sizes(time_steps, table.size(), tokens);
+    check_fits(shape_, time_steps, table.size(), tokens);
     check(output.size() == tokens.size() * size(shape_.width), "embedding: output must be [D, T, R, E]");
     const std::size_t rows = tile_rows(time_steps);
     blocked_.resize(groups() * blocks() * rows * width());
@@ -40,7 +41,7 @@ class CpuEmbeddingLookup final : public EmbeddingLookup {
   void backward(int time_steps, std::span<const float> d_output, std::span<const std::int32_t> tokens,
                 std::span<float> d_table) override {
     const Span span(SpanKind::pointwise, "embedding backward");
-    check_sizes(time_steps, d_table.size(), tokens);
+    check_fits(shape_, time_steps, d_table.size(), tokens);
     check(d_output.size() == tokens.size() * blocks() * width(),
           "embedding: d_output must be [D, K, T*R, E/G]");
     sort_by_token(tokens);
@@ -60,14 +61,6 @@ class CpuEmbeddingLookup final : public EmbeddingLookup {
   std::size_t width() const { return size(shape_.width / shape_.tiling.blocks.count); }
   std::size_t block_size() const { return size(shape_.vocabulary) * width(); }
   std::size_t tile_rows(int time_steps) const { return size(time_steps) * size(shape_.tiling.rows); }
-
-  void check_sizes(int time_steps, std::size_t table, std::span<const std::int32_t> tokens) const {
-    check(time_steps >= 1 && time_steps <= shape_.max_time_steps, "embedding: time steps out of range");
-    check(table == blocks() * block_size(), "embedding: the table must be [K, V, E/G]");
-    check(tokens.size() == groups() * tile_rows(time_steps), "embedding: tokens must be [D, T, R]");
-    check(std::ranges::all_of(tokens, [&](auto v) { return v >= 0 && v < shape_.vocabulary; }),
-          "embedding: a token is outside the vocabulary");
-  }
 
   void copy_rows(std::span<const float> columns, std::span<const std::int32_t> tokens, float* out) const {
     for (std::size_t i = 0; i < tokens.size(); ++i)

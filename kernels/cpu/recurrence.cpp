@@ -6,6 +6,7 @@
 #include "kernels/cpu/recurrence/cpu_recurrence.h"
 #include "runtime/error.h"
 #include "runtime/fault_point.h"
+#include "runtime/shape_checks.h"
 #include "runtime/trace.h"
 
 namespace lamina {
@@ -36,12 +37,17 @@ CpuRecurrence::CpuRecurrence(const RecurrenceShape& shape, Communicator& model_a
       group_tree_(threads) {
   check(shape.hidden % shape.tiling.blocks.count == 0, "recurrence: H must divide into unit blocks");
   if (shape.table_rows > 0) token_rows_ = std::make_unique<TokenRows>(shape, products_, model_axis, threads);
-  const std::size_t step = groups_ * blocks_ * rows_, steps = size(shape.max_time_steps);
+  allocate();
+  if (normalized()) allocate_for_normalization();
+}
+
+void CpuRecurrence::allocate() {
+  const std::size_t step = groups_ * blocks_ * rows_, steps = size(shape_.max_time_steps);
   const std::size_t output_step = groups_ * output_blocks_ * rows_ * units_;
   gates_.resize(step * steps * 4 * units_);
   c_.resize(output_step * (steps + 1));
   s_.resize(output_step * steps);
-  h_first_.resize(groups_ * rows_ * size(shape.hidden));
+  h_first_.resize(groups_ * rows_ * size(shape_.hidden));
   a_h_.resize(normalized() ? gates_.size() : step * 4 * units_);
   for (LargeArray* buffer : {&d_h_, &d_n_c_}) buffer->resize(output_step);
   d_c_.resize(step * units_);
@@ -56,7 +62,10 @@ CpuRecurrence::CpuRecurrence(const RecurrenceShape& shape, Communicator& model_a
     own_a_h_.resize(groups_ * own_blocks_ * rows_ * 4 * units_);
     a_h_all_.resize(step * 4 * units_);
   }
-  if (!normalized()) return;
+}
+
+void CpuRecurrence::allocate_for_normalization() {
+  const std::size_t step = groups_ * blocks_ * rows_, steps = size(shape_.max_time_steps);
   h_statistics_.start(groups_ * rows_);
   c_statistics_.start(groups_ * rows_);
   gate_sums_.start((token_rows_ ? 1 : 2) * groups_ * rows_);
@@ -99,33 +108,10 @@ std::size_t CpuRecurrence::saved_size() const {
          (token_rows_ ? token_rows_->saved_size() : 0);
 }
 
-void CpuRecurrence::check_forward(const RecurrenceForward& f) const {
-  check(!bias_.empty(), "recurrence: forward() before set_parameters()");
-  check(f.time_steps >= 1 && f.time_steps <= shape_.max_time_steps, "recurrence: time steps out of range");
-  const std::size_t lanes = groups_ * rows_, sequence = lanes * size(f.time_steps);
-  const std::size_t hidden = size(shape_.hidden), own_units = own_blocks_ * units_;
-  check(f.output.size() == sequence * hidden, "recurrence: output must be [D, T, R, H]");
-  check(f.h_first.size() == lanes * hidden && f.h_last.size() == lanes * hidden,
-        "recurrence: h_first and h_last must be [D, R, H]");
-  check(f.c_first.size() == lanes * own_units && f.c_last.size() == lanes * own_units,
-        "recurrence: c_first and c_last must be [D, K, R, U]");
-  check(f.lengths.empty() || f.lengths.size() == lanes, "recurrence: lengths must be [D, R]");
-  check_input(f);
-}
-
-void CpuRecurrence::check_input(const RecurrenceForward& f) const {
-  const std::size_t rows = groups_ * rows_ * size(f.time_steps);
-  check(f.input.size() == (token_rows_ ? 0 : rows * size(shape_.inputs)),
-        "recurrence: input must be [D, T, R, I], and empty with a table");
-  check(f.tokens.size() == (token_rows_ ? rows : 0),
-        "recurrence: tokens must be [D, T, R] with a table, and else empty");
-  check(std::ranges::all_of(f.tokens, [&](auto token) { return token >= 0 && token < shape_.table_rows; }),
-        "recurrence: a token is outside the table");
-}
-
 void CpuRecurrence::forward(const RecurrenceForward& f) {
   const Span span(SpanKind::pointwise, "recurrence forward");
-  check_forward(f);
+  check(!bias_.empty(), "recurrence: forward() before set_parameters()");
+  check_fits(shape_, f);
   ready_for_backward_ = false;
   begin_forward(f);
   if (!token_rows_) transform_input();

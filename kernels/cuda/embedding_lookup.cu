@@ -11,6 +11,7 @@
 #include "kernels/cuda/tree.cuh"
 #include "kernels/cuda/upload.h"
 #include "runtime/error.h"
+#include "runtime/shape_checks.h"
 #include "runtime/trace.h"
 
 namespace lamina::cuda {
@@ -88,7 +89,7 @@ class CudaEmbeddingLookup final : public EmbeddingLookup {
   void forward(int time_steps, std::span<const float> table, std::span<const std::int32_t> tokens,
                std::span<float> output) override {
     const Span span(SpanKind::pointwise, "embedding forward");
-    check_sizes(time_steps, table.size(), tokens);
+    check_fits(shape_, time_steps, table.size(), tokens);
     check(output.size() == tokens.size() * size(shape_.width), "embedding: output must be [D, T, R, E]");
     const std::size_t rows = rows_of_group(time_steps), full = size(shape_.width);
     const bool is_whole = blocked_.size() == 0;  // else blocks of other ranks are missing
@@ -104,7 +105,7 @@ class CudaEmbeddingLookup final : public EmbeddingLookup {
   void backward(int time_steps, std::span<const float> d_output, std::span<const std::int32_t> tokens,
                 std::span<float> d_table) override {
     const Span span(SpanKind::pointwise, "embedding backward");
-    check_sizes(time_steps, d_table.size(), tokens);
+    check_fits(shape_, time_steps, d_table.size(), tokens);
     check(d_output.size() == tokens.size() * blocks() * width(),
           "embedding: d_output must be [D, K, T*R, E/G]");
     device_.clear(d_table.data(), d_table.size_bytes());
@@ -121,14 +122,6 @@ class CudaEmbeddingLookup final : public EmbeddingLookup {
   std::size_t max_places() const { return groups() * rows_of_group(shape_.max_time_steps); }
   TableSizes sizes(int time_steps) const {
     return {groups(), blocks(), rows_of_group(time_steps), width(), size(shape_.vocabulary)};
-  }
-
-  void check_sizes(int time_steps, std::size_t table, std::span<const std::int32_t> tokens) const {
-    check(time_steps >= 1 && time_steps <= shape_.max_time_steps, "embedding: time steps out of range");
-    check(table == blocks() * size(shape_.vocabulary) * width(), "embedding: the table must be [K, V, E/G]");
-    check(tokens.size() == groups() * rows_of_group(time_steps), "embedding: tokens must be [D, T, R]");
-    check(std::ranges::all_of(tokens, [&](auto v) { return v >= 0 && v < shape_.vocabulary; }),
-          "embedding: a token is outside the vocabulary");
   }
 
   // A counting sort; what is uploaded is [tokens that occur], [their starts and the end], [places].

@@ -47,8 +47,7 @@ std::string as_lines(const EvaluationResult& result, const TrainedModel& trained
 void EvaluateSettings::validate() const {
   model.validate();
   require(!data.empty(), "--data is missing: give the text to predict, a file in UTF-8");
-  at_least("batch", batch, 1);
-  at_least("time-steps", time_steps, 1);
+  validate_step(batch, time_steps);
 }
 
 void evaluate(const EvaluateSettings& settings, Communicator& world) {

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <cstdint>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -30,6 +31,8 @@ namespace {
 
 using namespace std::chrono_literals;
 using Clock = std::chrono::steady_clock;
+
+constexpr int kMostSlots = 1 << 20;  // of all hosts
 
 /// N of "slots=N".
 std::optional<int> slots_in(const std::string& word) {
@@ -110,13 +113,24 @@ struct Question {
 }  // namespace
 
 std::vector<Host> read_hosts(const std::string& file) {
+  std::error_code unknown;
+  require(!std::filesystem::is_directory(file, unknown),
+          fmt::format("--hosts {} is a folder: give a file of lines NAME slots=N", file));
   std::ifstream in(file);
   require(in.good(), fmt::format("--hosts {} cannot be read: {}", file, std::strerror(errno)));
   std::vector<Host> hosts;
   std::string line;
-  for (int number = 1; std::getline(in, line); ++number)
-    if (const auto host = host_in(line.substr(0, line.find('#')), fmt::format("{}, line {}", file, number)))
-      add(hosts, *host);
+  std::int64_t slots = 0;
+  for (int number = 1; std::getline(in, line); ++number) {
+    const std::string place = fmt::format("{}, line {}", file, number);
+    const auto host = host_in(line.substr(0, line.find('#')), place);
+    if (!host) continue;
+    slots += host->slots;
+    require(slots <= kMostSlots, fmt::format("{}: the hosts have {} slots so far and at most {} are allowed: "
+                                             "give each as many as it has cores",
+                                             place, slots, kMostSlots));
+    add(hosts, *host);
+  }
   require(!hosts.empty(), fmt::format("--hosts {} names no host: give lines NAME slots=N", file));
   return hosts;
 }

@@ -99,7 +99,7 @@ Supervisor::Supervisor(LaunchSettings settings, std::vector<std::string> argumen
       grid_(with_lane_groups(configuration.grid, folder_, resume_, ranks_)),
       incidents_(folder_.path()),
       restarts_left_(settings_.max_restarts),
-      old_checkpoints_(checkpoints()),
+      old_checkpoints_(times_of(folder_.list())),
       pause_(settings_.backoff) {}
 
 int Supervisor::run() {
@@ -124,13 +124,14 @@ int Supervisor::run() {
 JobEnd Supervisor::run_job(const Placement& placement) {
   ++attempt_;
   last_grid_ = placement.grid;
-  checkpoints_at_start_ = checkpoints();
+  if (const auto now = checkpoints()) checkpoints_at_start_ = *now;
   std::ofstream(hostfile()) << hostfile_of(placement.hosts);
 
   const auto start = Clock::now();
   Process mpirun(command(placement), {.environment = {fmt::format("{}={}", kJobVariable, job_.job())}});
   const WatchLimits limits{.saving = std::chrono::seconds(settings_.grace),
-                           .ending = std::chrono::seconds(settings_.end_timeout)};
+                           .ending = std::chrono::seconds(settings_.end_timeout),
+                           .all_ranks_are_here = placement.hosts.empty() && !batch_system_places_ranks()};
   const JobEnd end = watch(mpirun, signals_, limits, job_.job());
   lasted_ = Clock::now() - start;
 
@@ -179,29 +180,32 @@ void Supervisor::add_hosts(std::vector<std::string>& words) const {
                  "oob_tcp_keepalive_intvl", std::to_string(part), "--mca", "oob_tcp_keepalive_probes", "4"});
 }
 
-/// The arguments of the program for the next start.
+/// The arguments of the program for the next start. Both switches are always said: a file of --config may
+/// have them too. Where it is not known whose checkpoints are there, the ranks refuse to touch any.
 std::vector<std::string> Supervisor::training(const JobGrid& grid) const {
   std::vector<std::string> words = without(arguments_, {"--lane-groups", "--model-parallel", "--resume",
                                                         "--no-resume", "--overwrite", "--no-overwrite"});
   append(words, {"--lane-groups", std::to_string(grid_.lane_groups), "--model-parallel",
                  std::to_string(grid.model_parallel)});
-  if (overwrite_ && (old_checkpoints_are_left() || folder_.list().empty()))
-    append(words, {"--overwrite"});
-  else if (resume_ || attempt_ > 1)
-    append(words, {"--resume", "--no-overwrite"});
+  const auto now = checkpoints();
+  const bool begins_anew = overwrite_ && now && (now->empty() || are_left_of_old(*now));
+  const bool goes_on = !begins_anew && (resume_ || (attempt_ > 1 && (now || !overwrite_)));
+  append(words, {goes_on ? "--resume" : "--no-resume", begins_anew ? "--overwrite" : "--no-overwrite"});
   return words;
 }
 
 /// An earlier run that is to be overwritten must not be resumed, however early this one's first start failed.
-bool Supervisor::old_checkpoints_are_left() const {
-  const FileTimes now = checkpoints();
+bool Supervisor::are_left_of_old(const FileTimes& now) const {
   return std::ranges::any_of(old_checkpoints_, [&](const auto& old) { return is_among(now, old); });
 }
 
 /// Any new checkpoint counts: after damage, or --overwrite, its step may be lower than one that was there.
 void Supervisor::refill_after_progress() {
-  const FileTimes now = checkpoints();
-  if (std::ranges::all_of(now, [&](const auto& file) { return is_among(checkpoints_at_start_, file); }))
+  const auto now = checkpoints();
+  if (!now)
+    return say_at_supervisor(
+        fmt::format("the checkpoints in {} cannot be listed: no progress is known", folder_.path().string()));
+  if (std::ranges::all_of(*now, [&](const auto& file) { return is_among(checkpoints_at_start_, file); }))
     return;
   restarts_left_ = settings_.max_restarts;
   pause_ = std::chrono::duration<double>(settings_.backoff);
@@ -235,9 +239,23 @@ void Supervisor::report(const JobEnd& end, const std::string& next) {
                      .next = next});
 }
 
-auto Supervisor::checkpoints() const -> FileTimes {
+/// The checkpoints by step; none while the folder cannot be listed, which may pass.
+std::optional<std::vector<fs::path>> Supervisor::list() const {
+  try {
+    return folder_.list();
+  } catch (const std::exception&) {
+    return std::nullopt;
+  }
+}
+
+auto Supervisor::checkpoints() const -> std::optional<FileTimes> {
+  const auto files = list();
+  return files ? std::optional(times_of(*files)) : std::nullopt;
+}
+
+auto Supervisor::times_of(const std::vector<fs::path>& files) -> FileTimes {
   FileTimes times;
-  for (const fs::path& file : folder_.list()) {
+  for (const fs::path& file : files) {
     std::error_code gone;
     times[file] = fs::last_write_time(file, gone);
   }
@@ -250,9 +268,9 @@ bool Supervisor::is_among(const FileTimes& files, const FileTimes::value_type& f
 }
 
 std::optional<std::int64_t> Supervisor::newest_step() const {
-  const std::vector<fs::path> files = folder_.list();
-  if (files.empty()) return std::nullopt;
-  const std::string name = files.back().stem().string();
+  const auto files = list();
+  if (!files || files->empty()) return std::nullopt;
+  const std::string name = files->back().stem().string();
   return std::stoll(name.substr(name.find('-') + 1));
 }
 

@@ -48,12 +48,14 @@ class Supervisor {
   std::vector<std::string> command(const Placement& placement) const;
   void add_hosts(std::vector<std::string>& words) const;
   std::vector<std::string> training(const JobGrid& grid) const;
-  bool old_checkpoints_are_left() const;
+  bool are_left_of_old(const FileTimes& now) const;
   void refill_after_progress();
   std::optional<JobEnd> wait_for_restart();
   int conclude(const JobEnd& end, const std::string& why);
   void report(const JobEnd& end, const std::string& next);
-  FileTimes checkpoints() const;
+  std::optional<std::vector<std::filesystem::path>> list() const;
+  std::optional<FileTimes> checkpoints() const;
+  static FileTimes times_of(const std::vector<std::filesystem::path>& files);
   static bool is_among(const FileTimes& files, const FileTimes::value_type& file);
   std::optional<std::int64_t> newest_step() const;
   std::filesystem::path hostfile() const;

@@ -19,9 +19,11 @@ using namespace std::chrono_literals;
 using Clock = std::chrono::steady_clock;
 
 constexpr auto kTick = 500ms;
-constexpr auto kAskAgain = 5s;  // mpirun drops a signal that comes before its ranks run
+constexpr auto kFirstRankTick = 100ms;  // no rank ends sooner than that
+constexpr auto kAskAgain = 5s;          // mpirun drops a signal that comes before its ranks run
 constexpr auto kMpirunCleans = 3s;
 
+constexpr int kMpirunRefused = 1;  // a host that is lost before its ranks run gives another code
 constexpr int kPreempted = static_cast<int>(ExitCode::preempted_and_saved);
 constexpr int kLost = static_cast<int>(ExitCode::peer_lost);
 
@@ -38,7 +40,7 @@ class Watch {
   JobEnd run() {
     for (;;) {
       if (const auto status = mpirun_.poll()) return end_by_itself(*status);
-      const auto signal = signals_.wait(kTick);
+      const auto signal = signals_.wait(waits_for_first_rank() ? kFirstRankTick : kTick);
       if (signal && is_second_stop(*signal)) return end_at_once(*signal);
       if (signal) take(*signal);
       if (const auto why = overdue()) return end_overdue(*why);
@@ -46,6 +48,8 @@ class Watch {
   }
 
  private:
+  bool waits_for_first_rank() const { return limits_.all_ranks_are_here && most_ranks_ == 0; }
+
   bool is_second_stop(int signal) const { return stop_ && signal != SIGCHLD && signal != SIGUSR1; }
 
   void take(int signal) {
@@ -69,7 +73,7 @@ class Watch {
     }
     if (asked_ && now > *asked_ + limits_.saving)
       return fmt::format("the ranks did not save and end within {} s", limits_.saving.count());
-    if (now >= next_count_) count_ranks(now);
+    if (now >= next_count_ || waits_for_first_rank()) count_ranks(now);
     if (ranks_missing_ && now > *ranks_missing_ + limits_.ending)
       return fmt::format("mpirun did not end within {} s after ranks of this machine had ended",
                          limits_.ending.count());
@@ -86,6 +90,9 @@ class Watch {
 
   JobEnd end_by_itself(int status) const {
     JobEnd end = end_of_job(status);
+    if (!asked_ && waits_for_first_rank() && end.exit_code == kMpirunRefused)
+      return {"mpirun started no rank, for the reason that it gives above (exit code 1)",
+              static_cast<int>(ExitCode::user_error), false};
     if (!asked_ || end.exit_code == 0) return end;
     if (was_too_early(status)) return {"stopped before it had begun; nothing was lost", kPreempted, false};
     end.restart = false;

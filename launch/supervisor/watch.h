@@ -12,6 +12,7 @@ namespace lamina {
 struct WatchLimits {
   std::chrono::seconds saving{300};  ///< for the ranks to save after they were asked to
   std::chrono::seconds ending{30};   ///< for mpirun to end after ranks of this machine have ended
+  bool all_ranks_are_here = false;   ///< so that a job without ranks here has none
 };
 
 /// SIGUSR1 asks the ranks to save and end, by mpirun; so do the first SIGTERM, SIGINT or SIGHUP, with a

@@ -26,7 +26,7 @@ void SlotCommunicator::do_broadcast(void* values, std::size_t count, ElementType
   const Call call{.operation = Operation::broadcast, .type = type, .root = root, .count = count};
   for_pieces(count * size_of(type), slots_.capacity(), [&](std::size_t first, std::size_t bytes) {
     std::byte* piece = as_bytes(values) + first;
-    if (rank() == root) copy_bytes(slots_.outgoing(), piece, bytes);
+    if (rank() == root) publish_bytes(slots_.outgoing(), piece, bytes);
     slots_.exchange(call);
     if (rank() != root) copy_bytes(piece, slots_.incoming(root), bytes);
   });
@@ -40,7 +40,7 @@ void SlotCommunicator::do_all_gather(const void* part, std::size_t count, Elemen
   const std::size_t element = size_of(type);
   for_pieces(count, slots_.capacity() / element, [&](std::size_t first, std::size_t size) {
     const std::byte* own = as_bytes(part) + first * element;
-    copy_bytes(slots_.outgoing(), own, size * element);
+    publish_bytes(slots_.outgoing(), own, size * element);
     Slots::Exchange exchange(slots_, call);
     take(rank(), first, own, size);
     for (int i = 1; i < slots_.size(); ++i) {
@@ -77,7 +77,7 @@ std::span<const std::byte* const> SlotCommunicator::exchange_blocks(const Call& 
                                                                     std::size_t bytes) {
   const auto own = static_cast<std::size_t>(rank());
   for (std::size_t r = 0; r < ranks(); ++r)
-    if (r != own) copy_bytes(slots_.outgoing() + r * bytes, as_bytes(in) + r * stride + first, bytes);
+    if (r != own) publish_bytes(slots_.outgoing() + r * bytes, as_bytes(in) + r * stride + first, bytes);
   slots_.exchange(call);
   return incoming_at(own * bytes, as_bytes(in) + own * stride + first);
 }
@@ -94,7 +94,7 @@ void SlotCommunicator::do_all_reduce(void* values, std::size_t count, ElementTyp
 }
 
 void SlotCommunicator::reduce_whole(const Call& call, std::byte* values, std::size_t count) {
-  copy_bytes(slots_.outgoing(), values, count * size_of(call.type));
+  publish_bytes(slots_.outgoing(), values, count * size_of(call.type));
   slots_.exchange(call);
   reduce_in_tree(incoming_at(0, slots_.incoming(rank())), values, count, call.type, call.reduction);
 }

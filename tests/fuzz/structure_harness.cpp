@@ -43,8 +43,8 @@ const std::vector<std::string>& names() {
 }
 
 const std::vector<std::string> kAttributes = {
-    "format_version", "step",          "seed",  "lane_groups", "unit_blocks", "batch", "epoch",
-    "chunk",          "configuration", "build", "root_digest", "view",        "other"};
+    "format_version", "step",          "seed",  "lane_groups", "unit_blocks", "batch",       "epoch",
+    "chunk",          "configuration", "build", "root_digest", "view",        "text_digest", "other"};
 
 /// A handle of a call that may fail, for nonsense is asked of it.
 Handle tried(hid_t id, Handle::Close close) {

@@ -2,6 +2,7 @@
 """Shell scripts parse, stop at the first failure, explain themselves, and refuse what they do not know."""
 import os
 import pathlib
+import shutil
 import subprocess
 import tempfile
 import unittest
@@ -30,8 +31,9 @@ def complaints(root):
     return found
 
 
-def run(script, *arguments):
-    return subprocess.run([ROOT / script, *arguments], capture_output=True, text=True, cwd="/")
+def run(script, *arguments, **environment):
+    return subprocess.run([ROOT / script, *arguments], capture_output=True, text=True, cwd="/",
+                          env={**os.environ, **environment})
 
 
 class Scripts(unittest.TestCase):
@@ -55,7 +57,8 @@ class Scripts(unittest.TestCase):
         for arguments in (["launch/quickstart.sh", "--shrt"], ["launch/quickstart.sh", "--ranks", "3"],
                           ["launch/quickstart.sh", "--folder"], ["launch/test.sh", "--preset", "fast"],
                           ["launch/packages.sh", "everything"], ["launch/gpu_packages.sh", "fetch", "x"],
-                          ["launch/gpu_packages.sh", "unpack", "x"], ["launch/gpu_check.sh", "--only", "tea"], ["launch/plot_loss.sh", "one"]):
+                          ["launch/gpu_packages.sh", "unpack", "x"], ["launch/gpu_check.sh", "--only", "tea"], ["launch/plot_loss.sh", "one"],
+                          ["launch/plot_loss.sh", __file__, "x.png", "title", "print 1"]):
             result = run(*arguments)
             self.assertEqual(2, result.returncode, arguments)
             self.assertEqual(1, len(result.stderr.splitlines()), result.stderr)
@@ -63,10 +66,28 @@ class Scripts(unittest.TestCase):
     def test_metrics_without_training_are_refused(self):
         with tempfile.TemporaryDirectory() as folder:
             empty = pathlib.Path(folder, "metrics.jsonl")
-            empty.write_text("")
-            result = run("launch/plot_loss.sh", empty, f"{folder}/loss.png")
-            self.assertEqual(1, result.returncode)
-            self.assertIn("holds no record of training", result.stderr)
+            for text in "", '{"step": 1, "bits_per_character": null}\n{"step": 2, "bits_per_character": -}\n':
+                empty.write_text(text)
+                self.assert_refused(run("launch/plot_loss.sh", empty, f"{folder}/loss.png"), "holds no record of training")
+
+    def test_a_curve_that_cannot_be_drawn_is_refused(self):
+        with tempfile.TemporaryDirectory() as folder:
+            metrics = pathlib.Path(folder, "metrics.jsonl")
+            metrics.write_text('{"step": 1, "bits_per_character": 4.5}\n{"bits_per_character": 2e0, "step": 10}\n')
+            tools = pathlib.Path(folder, "tools")
+            tools.mkdir()
+            for name in ("bash", "env", "mktemp", "rm", "sed", "dirname"):
+                (tools / name).symlink_to(shutil.which(name))
+            self.assert_refused(run("launch/plot_loss.sh", metrics, f"{folder}/loss.png", PATH=str(tools)),
+                                "gnuplot is not installed")
+            if shutil.which("gnuplot"):
+                self.assert_refused(run("launch/plot_loss.sh", metrics, f"{folder}/none/loss.png"), "cannot be written")
+                drawn = run("launch/plot_loss.sh", metrics, f"{folder}/loss.png", "it's a title", "1")
+                self.assertEqual((0, ""), (drawn.returncode, drawn.stderr))
+
+    def assert_refused(self, result, words):
+        self.assertEqual((1, 1), (result.returncode, len(result.stderr.splitlines())), result.stderr)
+        self.assertIn(words, result.stderr)
 
 
 if __name__ == "__main__":

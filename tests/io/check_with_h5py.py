@@ -69,6 +69,7 @@ with h5py.File(path, "r") as file:
     assert len(attributes.pop("root_digest")) == 32
     assert attributes.pop("configuration").decode() == 'hidden = 8\ndata = "na\u00efve.txt"\n'
     assert attributes.pop("build").decode() == "lamina 0.1.0"
+    assert attributes.pop("text_digest").decode() == "00112233445566778899aabbccddeeff"
     loss = attributes.pop("validation_loss")
     assert loss == 1.25 and loss.dtype.str == "<f8"
     assert attributes == {"format_version": 2, "step": 1200, "seed": 0xFEDCBA9876543210, "lane_groups": LANE_GROUPS,

@@ -33,6 +33,7 @@ void expect_sample_record(const CheckpointRecord& record) {
   EXPECT_EQ(record.configuration, expected.configuration);
   EXPECT_EQ(record.vocabulary, expected.vocabulary);
   EXPECT_EQ(record.build, expected.build);
+  EXPECT_EQ(record.text_digest, expected.text_digest);
 }
 
 TEST(Checkpoint, ComesBackOnOneRank) {
@@ -174,6 +175,24 @@ TEST(Checkpoint, RootDigestCoversTheRecordAndEveryNumber) {
   std::ranges::sort(roots);
   EXPECT_EQ(std::ranges::adjacent_find(roots), roots.end());
   EXPECT_EQ(roots.size(), changes.size() + 2);
+}
+
+// Files of programs that did not keep it, and programs that do not know it, agree on the root digest.
+TEST(Checkpoint, TheDigestOfTheTextMayBeMissing) {
+  const TemporaryFolder folder;
+  const auto self = make_self_communicator();
+  SampleBoxes boxes(sample_layouts(), all_on(0), 0);
+  CheckpointRecord record = sample_record();
+  write_checkpoint(folder / "with.h5", record, boxes.to_write(), *self);
+  record.text_digest.clear();
+  write_checkpoint(folder / "without.h5", record, boxes.to_write(), *self);
+
+  const CheckpointSummary with = verify_checkpoint(folder / "with.h5"),
+                          without = verify_checkpoint(folder / "without.h5");
+
+  expect_sample_record(with.record);
+  EXPECT_EQ(without.record.text_digest, "");
+  EXPECT_EQ(with.root_digest, without.root_digest);
 }
 
 /// The user's error when the sample checkpoint is read with `change`d layouts, on two ranks.

@@ -53,6 +53,7 @@ inline CheckpointRecord sample_record() {
   record.configuration = "hidden = 8\ndata = \"na\xC3\xAFve.txt\"\n";
   record.vocabulary = {U'\n', U' ', U'a', U'b', U'c', U'd', U'\u00e9', U'\u20ac', U'\U0001F600'};
   record.build = "lamina 0.1.0";
+  record.text_digest = "00112233445566778899aabbccddeeff";
   return record;
 }
 

@@ -4,13 +4,14 @@ import concurrent.futures
 import dataclasses
 import fcntl
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import time
 import unittest
 
-from program import PROGRAM, ProgramTest, digests, lamina, sentences, training
+from program import PROGRAM, ProgramTest, command, digests, lamina, sentences, training
 
 USER_ERROR, DAMAGED, NOT_WRITTEN = 2, 3, 7
 RANKS = 2
@@ -66,7 +67,11 @@ class Settings(BadInput):
             self.training("--threads", 1025, words=["--threads must be at most 1024, not 1025"]),
             self.training("--batch", -4, words=["--batch", "at least 1", "-4"]),
             self.training("--learning-rate", "nan", words=["--learning-rate", "finite", "nan"]),
-            self.training("--steps", words=["--steps", "value"]))
+            self.training("--steps", words=["--steps", "value"]),
+            Case(["info", "--json=3"], ["--json must be true or false, not '3'"]),
+            Case(["checkpoint", "inspect", "--json=3", self.checkpoints], ["--json must be true or false, not '3'"]),
+            Case(["checkpoint", "export", "--overwrite=3", "--output", self.folder / "x.npz", self.checkpoints],
+                 ["--overwrite must be true or false, not '3'"]))
 
     def test_contradictory_flags(self):
         self.all_refused(
@@ -119,10 +124,33 @@ class Grid(BadInput):
             Case(["generate", "--checkpoint", self.checkpoints], ["--model-parallel", "there are 2"]))
 
 
+    def test_sizes_that_no_machine_has_room_for(self):
+        model = ["evaluate", "--checkpoint", self.checkpoints, "--data", self.text, "--model-parallel", RANKS]
+        self.all_refused(
+            self.training("--layers", 2**31 - 1, words=["--layers must be at most 1024"]),
+            self.training("--hidden", 2**31 - 8, words=["--hidden must be at most 1048576"]),
+            self.training("--embedding", 2**31 - 8, words=["--embedding must be at most 1048576"]),
+            self.training("--batch", 2**31 - 1, words=["--batch must be at most 1048576"]),
+            self.training("--time-steps", 2**31 - 1, words=["--time-steps must be at most 1048576"]),
+            self.training("--batch", 2**20, "--time-steps", 2**20, words=["1099511627776 characters a step"]),
+            Case([*model, "--batch", 2**31 - 1], ["--batch must be at most"]),
+            Case([*model, "--time-steps", 2**31 - 1], ["--time-steps must be at most"]),
+            Case(["benchmark", "layer", "--batch", 2**31 - 1], ["--batch must be at most"]),
+            Case(["benchmark", "layer", "--steps", 2**31 - 1], ["--steps must be at most"]),
+            Case(["benchmark", "layer", "--hidden", 2**31 - 8], ["--hidden must be at most"]))
+
+    def test_a_model_without_room_in_memory(self):
+        words = command(*training(self.text, "--hidden", 1000000))
+        room = 8 << 30
+        process = subprocess.run(words, capture_output=True, timeout=60,
+                                 preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (room, room)))
+        self.assert_refused(process, USER_ERROR, ["out of memory", "smaller model"])
+
+
 class Data(BadInput):
     def test_training_text_that_is_none(self):
         empty, latin1 = self.file("empty.txt", b""), self.file("latin1.txt", b"caf\xe9" * 1000)
-        short = self.file("short.txt", b"too short")
+        short, tiny = self.file("short.txt", b"too short"), self.file("tiny.txt", 4 * b"too tiny " + b"to")
         self.all_refused(
             Case(["train"], ["--data is missing"]),
             self.training(data=self.folder / "absent.txt", words=["absent.txt"]),
@@ -130,7 +158,8 @@ class Data(BadInput):
             self.training(data="/dev/zero", words=["/dev/zero", "not a regular file"]),
             self.training(data=empty, words=["empty.txt", "empty"]),
             self.training(data=latin1, words=["latin1.txt", "UTF-8"]),
-            self.training(data=short, words=["character"]))
+            self.training(data=short, words=["character"]),
+            self.training("--validation-fraction", 0.05, data=tiny, words=["tiny.txt", "holds out 1 ", "--validation-fraction 0 "]))
 
     def test_text_that_the_model_does_not_know(self):
         foreign, one = self.file("foreign.txt", "the quick µ".encode()), self.file("one.txt", b"t")
@@ -194,6 +223,12 @@ class FullDisk(BadInput):
             self.skipTest("a small file system cannot be mounted here")
         self.addCleanup(subprocess.run, ["umount", disk], check=True)
         return disk
+
+    @unittest.skipUnless(os.path.exists("/dev/full"), "no /dev/full here")
+    def test_no_room_for_standard_output(self):
+        with open("/dev/full", "w") as full:
+            process = subprocess.run(command("info"), stdout=full, stderr=subprocess.PIPE, timeout=60)
+        self.assert_refused(process, USER_ERROR, ["standard output cannot be written", "free space"])
 
     def test_no_room_for_the_first_checkpoint(self):
         disk = self.mount(16)
@@ -326,11 +361,28 @@ class DamagedCheckpoint(BadInput):
                 self.training("--checkpoint", self.checkpoints, "--resume", "--model-parallel", RANKS, "--metrics", name,
                               words=[name, reason]))
 
+    def test_resume_on_more_ranks_than_the_run_has_lane_groups(self):
+        resume = ["--checkpoint", self.checkpoints, "--resume"]
+        words = ["step-00000020.h5", "1 lane groups", "2 data ranks x 1 passes", "--model-parallel 2", "at most 1)"]
+        self.all_refused(
+            self.training(*resume, words=words),
+            self.training(*resume, "--lane-groups", 1, words=words),
+            self.training(*resume, "--lane-groups", 2, words=["--lane-groups is 2", "has 1"]),
+            self.training(*resume, "--model-parallel", 2, "--passes", 2, words=["at most --passes 1"]))
+
     def test_resume_with_another_model(self):
         self.all_refused(*(
             self.training("--checkpoint", self.checkpoints, "--resume", "--model-parallel", RANKS, flag, value,
                           words=[flag, value])
             for flag, value in (("--hidden", 32), ("--layers", 2), ("--normalization", "none"), ("--batch", 8))))
+
+    def test_resume_with_another_text_of_the_same_characters(self):
+        text = self.text.read_text()
+        reversed_text = self.file("reversed.txt", text[::-1].encode())
+        longer = self.file("longer.txt", (text + text).encode())
+        self.all_refused(*(
+            self.training("--checkpoint", self.checkpoints, "--resume", "--model-parallel", RANKS, data=data,
+                          words=[data, "is not the text", "step-00000020.h5"]) for data in (reversed_text, longer)))
 
     def place_of_weights(self):
         with self.h5py().File(self.checkpoints / "step-00000020.h5") as file:

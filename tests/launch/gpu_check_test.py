@@ -14,13 +14,13 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from program import PROGRAM, some_text
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-STEPS = 10
+STEPS = 11
 
 # Lamina on the CPU, with the sizes of a test.
 SMALL_LAMINA = f"""#!{sys.executable}
 import os, sys
 words = sys.argv[1:]
-small = {{"--hidden": "16", "--embedding": "16", "--batch": "4", "--time-steps": "8", "--repetitions": "2"}}
+small = {{"--model-parallel": "1", "--hidden": "16", "--embedding": "16", "--batch": "4", "--time-steps": "8", "--repetitions": "2"}}
 if words[0] == "benchmark":
     small["--steps"] = "3"
     if os.environ.get("STAND_IN_FAILS") in words:
@@ -53,6 +53,19 @@ STAND_INS = {
             ;;
           --build) cp "$SMALL_LAMINA" build/cuda/lamina ;;
         esac""",
+    # A rank on its own.
+    "mpirun": """
+        if [[ "${STAND_IN_FAILS:-}" == NCCL && -n "${LAMINA_NCCL_SHARED_GPU:-}" ]]; then
+          echo "lamina: ncclInvalidUsage"
+          exit 1
+        fi
+        words=()
+        for word in "$@"; do
+          [[ "$word" != : ]] || break
+          if ((${#words[@]})) || [[ "$word" == */lamina ]]; then words+=("$word"); fi
+        done
+        exec "${words[@]}"
+        """,
     "ctest": """
         echo "50% tests passed, 1 tests failed out of 2"
         exit 8""",
@@ -87,7 +100,7 @@ class GpuCheck(unittest.TestCase):
         for name, body in STAND_INS.items():
             (folder / name).write_text("#!/usr/bin/env bash\nset -euo pipefail\n" + body.replace("\n        ", "\n") + "\n")
         # Stands for everything that step `packages` asks for, and that only the build would use.
-        for name in ("mpirun", "mpicc", "h5pcc", "ninja", "c++"):
+        for name in ("mpicc", "h5pcc", "ninja", "c++"):
             (folder / name).write_text("#!/usr/bin/env bash\nexit 0\n")
         lamina = self.root / "small_lamina"
         lamina.write_text(SMALL_LAMINA)
@@ -136,6 +149,19 @@ class GpuCheck(unittest.TestCase):
         figures = json.loads((self.folder / "report.json").read_text())
         self.assertEqual(figures["losses"]["largest_difference"], 0)
         self.assertEqual(figures["layer-768-16"]["benchmark"], "layer")
+
+    def test_ranks_that_share_a_gpu(self):
+        environment = self.stand_ins()
+        process, _ = self.check("--only", "build,shared", **environment)
+        self.assertEqual((process.returncode, self.state("shared")[0]), (0, "done"), self.state("shared"))
+        self.assertIn("they agree", self.state("shared")[2])
+        commands = (self.folder / "commands" / "shared").read_text()
+        for words in ("LAMINA_NCCL=0 mpirun -n 2", "-x NCCL_HOSTID=first", ": -n 1 -x NCCL_HOSTID=second", "--steps 10 "):
+            self.assertIn(words, commands)
+
+        process, report = self.check("--only", "shared", STAND_IN_FAILS="NCCL", **environment)
+        self.assertEqual((process.returncode, self.state("shared")[0]), (0, "skipped"), process.stderr)
+        self.assertIn("NCCL did not let two ranks share the GPU: 'env' ended with code 1: lamina: ncclInvalidUsage", report)
 
     def test_sanitizers_and_time_limits(self):
         environment = self.stand_ins()

@@ -39,6 +39,11 @@ class Train(ProgramTest):
 
         self.assertEqual(self.tensors(parts), self.tensors(self.checkpoints))
 
+    def test_a_run_that_has_its_steps_says_so(self):
+        for steps in (3, 20):
+            output = self.assert_done(self.train("--checkpoint", self.checkpoints, "--resume", "--steps", steps))
+            self.assertIn(f"the run is at step 20 already and --steps is {steps}: give more --steps", output)
+
     def test_the_folder_is_replaced_on_request(self):
         folder = self.folder / "replaced"
         self.assert_done(self.train("--checkpoint", folder, "--steps", 3))

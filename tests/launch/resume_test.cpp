@@ -1,6 +1,8 @@
 // ctest: labels=ranks timeout=240
 // The whole training program on thread ranks: 40 steps in one go, or 20 + 10 + 10 with two resumes, on the
 // same grid or on others, end in the same checkpoint, bit for bit.
+#include "launch/resume.h"
+
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -9,9 +11,11 @@
 #include <vector>
 
 #include "io/checkpoint.h"
+#include "launch/corpus.h"
 #include "launch/train.h"
 #include "runtime/communicator.h"
 #include "runtime/error.h"
+#include "runtime/process_grid.h"
 
 namespace lamina {
 namespace {
@@ -156,6 +160,25 @@ TEST_F(Resume, FallsBackToTheNewestValidCheckpoint) {
 
   EXPECT_EQ(expected, digests("whole"));
   EXPECT_TRUE(fs::exists(newest.string() + ".damaged"));
+}
+
+TEST_F(Resume, WithoutADigestATextOfAnotherLengthIsNoticed) {
+  const Configuration c = configuration("whole", 40);
+  train_on({1, 1}, c);
+  ResumePoint point{CheckpointFolder(folder_ / "whole").list().back(), {}};
+  point.record = read_record(point.file);
+  EXPECT_EQ(point.record.text_digest.size(), 32u);
+  point.record.text_digest.clear();  // as earlier programs wrote it
+
+  run_on_threads(1, [&](Communicator& world) {
+    const Corpus corpus = read_corpus(c.data, world);
+    const ProcessGrid grid(world, c.grid, c.run.batch);
+    const std::int64_t chunks =
+        TrainingLanes(corpus.training, c.run.batch, c.run.time_steps).chunks_per_epoch();
+
+    EXPECT_NO_THROW(require_same_run(c, grid.tiling(), corpus, chunks, point));
+    EXPECT_THROW(require_same_run(c, grid.tiling(), corpus, chunks + 1, point), UserError);
+  });
 }
 
 TEST_F(Resume, RefusesAFolderInUseAndAnotherModel) {

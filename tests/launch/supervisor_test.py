@@ -4,10 +4,11 @@ ends for a named cause, and leaves nothing behind."""
 import os
 import pathlib
 import signal
+import subprocess
 import time
 import unittest
 
-from program import lamina, sentences, tensors, training
+from program import command, lamina, sentences, tensors, training
 from supervised import SupervisedTest, environment, marked, until
 
 USER_ERROR, PREEMPTED, LOST = 2, 4, 5
@@ -94,6 +95,26 @@ class Restarts(SupervisedTest):
         self.assert_same_bits()
 
 
+    def test_a_folder_that_cannot_be_listed_for_a_while_costs_no_run(self):
+        run = self.checkpoints_of_run  # for a while a link to itself
+        failing = self.mpirun(f"mkdir {self.runs}/failed 2>/dev/null && ln -s {run} {run} && exit 213", f"rm {run}",
+                              'exec mpirun "$@"')
+        launched = self.launch("--overwrite", launch=failing)
+        self.assert_ends(launched, 0)
+        self.assertIn("cannot be listed: no progress is known", launched.said())
+        self.assert_same_bits()
+
+    def test_the_arguments_mean_what_they_mean_to_train(self):
+        """A switch that is taken back on the command line stays taken back, whatever the file says."""
+        file = self.runs / "resume.toml"
+        file.write_text("resume = true\n")
+        self.assert_done(lamina(*training(self.text, "--checkpoint", self.checkpoints_of_run, "--seed", 9)))
+        launched = self.launch("--config", file, "--overwrite", "--no-resume")
+        self.assert_ends(launched, 0)
+        self.assertEqual(self.incidents(), [])
+        self.assert_same_bits()
+
+
 class UserErrors(SupervisedTest):
     def refused(self, *arguments, launch=(), ranks=2):
         launched = self.launch(*arguments, launch=launch, ranks=ranks)
@@ -126,6 +147,22 @@ class UserErrors(SupervisedTest):
         self.assert_ends(launched, USER_ERROR)
         self.assertIn("--batch 3 cannot be split", launched.said())
         self.assertEqual([incident["next"] for incident in self.incidents()], ["not restarted"])
+
+    def test_mpirun_that_starts_no_rank_is_not_started_again(self):
+        launched = self.launch(launch=["--mpirun", "mpirun --bogus"])
+        self.assert_ends(launched, USER_ERROR)
+        self.assertIn("mpirun started no rank", launched.said())
+        self.assertEqual([incident["next"] for incident in self.incidents()], ["not restarted"])
+
+    @unittest.skipIf(os.geteuid() != 0, "only root is refused")
+    def test_root_is_told_what_mpirun_wants(self):
+        bare = {name: value for name, value in os.environ.items() if not name.startswith("OMPI_ALLOW_RUN_AS_ROOT")}
+        bare["OMPI_ALLOW_RUN_AS_ROOT"] = "0"  # which mpirun takes for a no
+        for words in self.words(), command("benchmark", "scaling", "--grids", "1x1"):
+            process = subprocess.run(words, env=bare, capture_output=True, timeout=60)
+            self.assert_refused(process, USER_ERROR, ["as root", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"])
+            self.assertEqual(process.stderr.count(b"\n"), 1, process.stderr)
+        self.assertEqual(self.incidents(), [])
 
     def test_it_is_not_started_by_mpirun(self):
         process = lamina("launch", "--ranks", 2, ranks=2)

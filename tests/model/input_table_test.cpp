@@ -63,11 +63,20 @@ INSTANTIATE_TEST_SUITE_P(Cells, InputTable,
 
 constexpr int kVocabulary = 12, kRows = 3;
 
+ModelSettings small_model(double dropout) {
+  ModelSettings settings;
+  settings.layers = 2;
+  settings.hidden = 16;
+  settings.embedding = 8;
+  settings.dropout = dropout;
+  return settings;
+}
+
 /// A model for up to `time_steps` steps of three lanes.
 struct Model {
   explicit Model(int time_steps, double dropout = 0)
-      : model({.layers = 2, .hidden = 16, .embedding = 8, .dropout = dropout}, kVocabulary, time_steps,
-              {Share(), Share::of(8, 0, 1), kRows}, *backend, *self, /*seed=*/5) {}
+      : model(small_model(dropout), kVocabulary, time_steps, {Share(), Share::of(8, 0, 1), kRows}, *backend,
+              *self, /*seed=*/5) {}
 
   /// Of some steps from a zero state.
   double loss(int time_steps, const std::vector<std::int32_t>& lengths = {}) {

@@ -9,12 +9,12 @@ namespace {
 
 TrainingCase small_case(const std::string& normalization, const std::string& optimizer) {
   TrainingCase what;
-  what.model = {.normalization = normalization,
-                .layers = 2,
-                .hidden = 16,
-                .embedding = 8,
-                .dropout = 0.2,
-                .dropout_kind = optimizer == "sgd" ? "variational" : "plain"};
+  what.model.normalization = normalization;
+  what.model.layers = 2;
+  what.model.hidden = 16;
+  what.model.embedding = 8;
+  what.model.dropout = 0.2;
+  what.model.dropout_kind = optimizer == "sgd" ? "variational" : "plain";
   what.optimizer = {.optimizer = optimizer,
                     .learning_rate = optimizer == "sgd" ? 0.1 : 0.005,
                     .weight_decay = 1e-3,

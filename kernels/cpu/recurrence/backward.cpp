@@ -3,30 +3,16 @@
 
 #include "kernels/cpu/recurrence/cpu_recurrence.h"
 #include "runtime/error.h"
+#include "runtime/shape_checks.h"
 #include "runtime/trace.h"
 #include "runtime/tree.h"
 
 namespace lamina {
 
-void CpuRecurrence::check_backward(const RecurrenceBackward& b) const {
-  check(ready_for_backward_, "recurrence: backward() needs a forward() of its own");
-  const std::size_t rows = groups_ * sequence_rows(), own_units = own_blocks_ * units_;
-  check(b.d_output.size() == rows * own_units, "recurrence: d_output must be [D, K, T*R, U]");
-  check(b.d_input.empty() || (!token_rows_ && shape_.inputs % shape_.tiling.blocks.count == 0),
-        "recurrence: d_input needs inputs that divide into blocks, and no table");
-  const auto& d = b.d_parameters;
-  check(d.W_x.size() == 4 * own_units * size(shape_.inputs) &&
-            d.W_h.size() == 4 * own_units * size(shape_.hidden) && d.bias.size() == 4 * own_units,
-        "recurrence: the gradients do not fit the shape");
-  if (normalized())
-    check(d.gain_x.size() == 4 * own_units && d.gain_h.size() == 4 * own_units &&
-              d.gain_c.size() == own_units && d.bias_c.size() == own_units,
-          "recurrence: the gradients of gains or biases do not fit the shape");
-}
-
 void CpuRecurrence::backward(const RecurrenceBackward& b) {
   const Span span(SpanKind::pointwise, "recurrence backward");
-  check_backward(b);
+  check(ready_for_backward_, "recurrence: backward() needs a forward() of its own");
+  check_fits(shape_, steps_, b);
   begin_backward(b);
   for (int t = steps_ - 1; t >= 0; --t) {
     step_backward(t);

@@ -55,6 +55,10 @@ class CpuRecurrence final : public Recurrence {
   std::size_t saved_size() const override;
 
  private:
+  // Memory for the longest sequence.
+  void allocate();
+  void allocate_for_normalization();
+
   bool normalized() const { return shape_.normalization == Normalization::layer; }
   bool replicated() const { return shape_.exchange == Exchange::replicated; }
   bool gathers_cells() const { return shape_.exchange == Exchange::cell; }
@@ -64,8 +68,6 @@ class CpuRecurrence final : public Recurrence {
   Share output_share() const { return sharded() ? shape_.tiling.blocks : whole(); }
 
   // Forward.
-  void check_forward(const RecurrenceForward& f) const;
-  void check_input(const RecurrenceForward& f) const;
   void begin_forward(const RecurrenceForward& f);
   void transform_input();
   void measure_input(std::size_t d, std::size_t p, std::size_t first_row, std::size_t rows);
@@ -79,7 +81,6 @@ class CpuRecurrence final : public Recurrence {
   void write_last_state(const RecurrenceForward& f);
 
   // Backward.
-  void check_backward(const RecurrenceBackward& b) const;
   void begin_backward(const RecurrenceBackward& b);
   void step_backward(int t);
   void output_backward(std::size_t d, std::size_t q, int t);

@@ -8,6 +8,7 @@
 
 #include "runtime/error.h"
 #include "runtime/fault_point.h"
+#include "runtime/shape_checks.h"
 #include "runtime/trace.h"
 
 namespace lamina::cuda {
@@ -196,23 +197,10 @@ std::size_t PerStepRecurrence::saved_size() const {
 
 // --- forward ----------------------------------------------------------------------------------------------
 
-void PerStepRecurrence::check_forward(const RecurrenceForward& f) const {
-  check(has_parameters_, "recurrence: forward() before set_parameters()");
-  check(f.time_steps >= 1 && f.time_steps <= at_.max_steps, "recurrence: time steps out of range");
-  const std::size_t lanes = size(at_.lanes()), sequence = lanes * size(f.time_steps);
-  const std::size_t own_units = size(at_.own_blocks) * size(at_.units);
-  check(f.input.size() == sequence * size(shape_.inputs), "recurrence: input must be [D, T, R, I]");
-  check(f.output.size() == sequence * size(hidden()), "recurrence: output must be [D, T, R, H]");
-  check(f.h_first.size() == lanes * size(hidden()) && f.h_last.size() == lanes * size(hidden()),
-        "recurrence: h_first and h_last must be [D, R, H]");
-  check(f.c_first.size() == lanes * own_units && f.c_last.size() == lanes * own_units,
-        "recurrence: c_first and c_last must be [D, K, R, U]");
-  check(f.lengths.empty() || f.lengths.size() == lanes, "recurrence: lengths must be [D, R]");
-}
-
 void PerStepRecurrence::forward(const RecurrenceForward& f) {
   const Span span(SpanKind::other, "recurrence forward");
-  check_forward(f);
+  check(has_parameters_, "recurrence: forward() before set_parameters()");
+  check_fits(shape_, f);
   ready_for_backward_ = false;
   begin_forward(f);
   transform_input();
@@ -391,27 +379,10 @@ void PerStepRecurrence::write_last_state(const RecurrenceForward& f) {
 
 // --- backward ---------------------------------------------------------------------------------------------
 
-void PerStepRecurrence::check_backward(const RecurrenceBackward& b) const {
-  check(ready_for_backward_, "recurrence: backward() needs a forward() of its own");
-  const std::size_t rows = size(at_.groups) * size(steps_of_sequence());
-  const std::size_t own_units = size(at_.own_blocks) * size(at_.units);
-  check(b.d_output.size() == rows * own_units, "recurrence: d_output must be [D, K, T*R, U]");
-  check(
-      b.d_input.empty() || (shape_.inputs % at_.all_blocks == 0 &&
-                            b.d_input.size() == rows * size(shape_.inputs / at_.all_blocks * at_.own_blocks)),
-      "recurrence: d_input must be [D, K, T*R, I/G], of inputs that divide into blocks");
-  const auto& d = b.d_parameters;
-  check(d.W_x.size() == W_x_.size() && d.W_h.size() == W_h_.size() && d.bias.size() == 4 * own_units,
-        "recurrence: the gradients do not fit the shape");
-  if (at_.normalized)
-    check(d.gain_x.size() == 4 * own_units && d.gain_h.size() == 4 * own_units &&
-              d.gain_c.size() == own_units && d.bias_c.size() == own_units,
-          "recurrence: the gradients of gains or biases do not fit the shape");
-}
-
 void PerStepRecurrence::backward(const RecurrenceBackward& b) {
   const Span span(SpanKind::other, "recurrence backward");
-  check_backward(b);
+  check(ready_for_backward_, "recurrence: backward() needs a forward() of its own");
+  check_fits(shape_, steps_, b);
   begin_backward(b);
   run_backward_steps();
   sum_bias_gradients(b.d_parameters);

@@ -41,7 +41,6 @@ class PerStepRecurrence : public Recurrence {
   virtual void run_backward_steps();
 
   // Forward.
-  void check_forward(const RecurrenceForward& f) const;
   void begin_forward(const RecurrenceForward& f);
   void transform_input();
   void step_forward(int t);
@@ -49,7 +48,6 @@ class PerStepRecurrence : public Recurrence {
   void write_last_state(const RecurrenceForward& f);
 
   // Backward.
-  void check_backward(const RecurrenceBackward& b) const;
   void begin_backward(const RecurrenceBackward& b);
   Leaves step_backward(int t, const Leaves& d_h);
   Leaves state_gradient(int t);

@@ -3,7 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
+#include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <functional>
 #include <string>
@@ -32,13 +35,41 @@ struct Figure {
   std::vector<double> seconds;
 };
 
+/// A new folder in the one that a person gave: nothing there is written over, and it goes with this object.
+class Scratch {
+ public:
+  /// Collective. Throws UserError.
+  Scratch(const fs::path& parent, Communicator& world)
+      : path_(from_root(world, [&] { return made_in(parent); })), is_own_(world.rank() == 0) {}
+  ~Scratch() {
+    std::error_code ignored;
+    if (is_own_) fs::remove_all(path_, ignored);
+  }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  fs::path operator/(const std::string& name) const { return path_ / name; }
+
+ private:
+  static std::string made_in(const fs::path& parent) {
+    std::string path = parent / "benchmark-XXXXXX";
+    require(mkdtemp(path.data()) != nullptr,
+            fmt::format("no folder can be made in {}: {}; give another --folder", parent.string(),
+                        std::strerror(errno)));
+    return path;
+  }
+
+  const fs::path path_;
+  const bool is_own_;
+};
+
 class CheckpointBenchmark {
  public:
   CheckpointBenchmark(const CheckpointBenchmarkSettings& settings, Communicator& world)
       : settings_(settings),
         world_(world),
         io_(settings.io == "posix" ? CheckpointIo::posix : CheckpointIo::mpi_io),
-        folder_(settings.folder),
+        folder_(settings.folder, world),
         model_(settings.gigabytes, world),
         snapshot_(model_.all().size()),
         offset_(offset_of_share()) {}
@@ -163,7 +194,7 @@ class CheckpointBenchmark {
   const CheckpointBenchmarkSettings settings_;
   Communicator& world_;
   const CheckpointIo io_;
-  const fs::path folder_;
+  const Scratch folder_;
   ModelMemory model_;
   std::vector<float> snapshot_;
   std::int64_t bytes_ = 0;  ///< of all ranks
@@ -183,6 +214,7 @@ void CheckpointBenchmarkSettings::validate() const {
 void benchmark_checkpoint(const CheckpointBenchmarkSettings& settings, Communicator& world) {
   settings.validate();
   from_root(world, [&] {
+    require_writable(settings.json);
     CheckpointFolder(settings.folder).prepare("--folder");
     return std::string();
   });

@@ -77,62 +77,74 @@ class ExchangeList {
 
   void add_barrier() {
     add(
-        "barrier", 0, 0, "MPI_Barrier", [this] { world_.barrier(); }, [this] { reference_->barrier(); });
+        "barrier", 0, 0, "MPI_Barrier", {}, [this] { world_.barrier(); }, [this] { reference_->barrier(); });
   }
   void add_all_reduce(std::size_t bytes) {
     const Whole values = whole(bytes);
     add(
-        "all_reduce", bytes, bytes * ranks(), "MPI_Allreduce", [=, this] { world_.all_reduce(values); },
-        [=, this] { reference_->all_reduce(values); });
+        "all_reduce", bytes, bytes * ranks(), "MPI_Allreduce", values,
+        [=, this] { world_.all_reduce(values); }, [=, this] { reference_->all_reduce(values); });
   }
   // What layer normalization needs of its shards: it gathers them, to merge them in its own tree. With MPI
   // one would reduce.
   void add_statistics(std::size_t bytes) {
-    const Part part = in(bytes);
+    const Whole part = in(bytes);
     const Whole all = whole(bytes * ranks()), values = whole(bytes);
     add(
-        "statistics", bytes, bytes * ranks(), "MPI_Allreduce", [=, this] { world_.all_gather(part, all); },
-        [=, this] { reference_->all_reduce(values); });
+        "statistics", bytes, bytes * ranks(), "MPI_Allreduce", part,
+        [=, this] { world_.all_gather(Part(part), all); }, [=, this] { reference_->all_reduce(values); });
   }
   void add_all_gather(std::size_t bytes) {
-    const Part part = in(bytes);
+    const Whole part = in(bytes);
     const Whole all = whole(bytes * ranks());
     add(
-        "all_gather", bytes, bytes * ranks(), "MPI_Allgather", [=, this] { world_.all_gather(part, all); },
-        [=, this] { reference_->all_gather(part, all); });
+        "all_gather", bytes, bytes * ranks(), "MPI_Allgather", part,
+        [=, this] { world_.all_gather(Part(part), all); }, [=, this] { reference_->all_gather(part, all); });
   }
   void add_reduce_scatter(std::size_t bytes) {
-    const Part blocks = in(bytes * ranks());
+    const Whole blocks = in(bytes * ranks());
     const Whole sum = whole(bytes);
     add(
-        "reduce_scatter", bytes, bytes * ranks(), "MPI_Reduce_scatter_block",
-        [=, this] { world_.reduce_scatter(blocks, sum); },
+        "reduce_scatter", bytes, bytes * ranks(), "MPI_Reduce_scatter_block", blocks,
+        [=, this] { world_.reduce_scatter(Part(blocks), sum); },
         [=, this] { reference_->reduce_scatter(blocks, sum); });
   }
   void add_all_to_all(std::size_t bytes) {
-    const Part blocks = in(bytes * ranks());
+    const Whole blocks = in(bytes * ranks());
     const Whole all = whole(bytes * ranks());
     add(
-        "all_to_all", bytes, bytes * ranks(), "MPI_Alltoall", [=, this] { world_.all_to_all(blocks, all); },
+        "all_to_all", bytes, bytes * ranks(), "MPI_Alltoall", blocks,
+        [=, this] { world_.all_to_all(Part(blocks), all); },
         [=, this] { reference_->all_to_all(blocks, all); });
   }
   void add_broadcast(std::size_t bytes) {
     const Whole values = whole(bytes);
     add(
-        "broadcast", bytes, bytes, "MPI_Bcast", [=, this] { world_.broadcast(values, 0); },
+        "broadcast", bytes, bytes, "MPI_Bcast", values, [=, this] { world_.broadcast(values, 0); },
         [=, this] { reference_->broadcast(values, 0); });
   }
 
-  void add(const char* name, std::size_t bytes, std::size_t read_bytes, const char* call,
+  void add(const char* name, std::size_t bytes, std::size_t read_bytes, const char* call, Whole sent,
            std::function<void()> ours, std::function<void()> theirs) {
     const Part from = in(read_bytes);
     const auto copy = [this, from] { std::copy(from.begin(), from.end(), arrays_.copied.begin()); };
-    list_.push_back({name, bytes, read_bytes, call, std::move(ours),
-                     reference_ == nullptr ? std::function<void()>() : std::move(theirs),
-                     read_bytes == 0 ? std::function<void()>() : std::function<void()>(copy)});
+    list_.push_back(
+        {name, bytes, read_bytes, call, of_new_numbers(sent, std::move(ours)),
+         reference_ == nullptr ? std::function<void()>() : of_new_numbers(sent, std::move(theirs)),
+         read_bytes == 0 ? std::function<void()>() : std::function<void()>(copy)});
   }
 
-  Part in(std::size_t bytes) { return Part(arrays_.in).first(bytes / sizeof(float)); }
+  /// As in training, where what is sent has just been computed: a line of memory that peers have read before
+  /// and that nobody wrote since would not have to move again.
+  static std::function<void()> of_new_numbers(Whole sent, std::function<void()> call) {
+    return [sent, call = std::move(call)] {
+      constexpr std::size_t kFloatsOfLine = 64 / sizeof(float);
+      for (std::size_t i = 0; i < sent.size(); i += kFloatsOfLine) sent[i] = 1;
+      call();
+    };
+  }
+
+  Whole in(std::size_t bytes) { return Whole(arrays_.in).first(bytes / sizeof(float)); }
   Whole whole(std::size_t bytes) { return Whole(arrays_.out).first(bytes / sizeof(float)); }
   std::size_t ranks() const { return static_cast<std::size_t>(world_.size()); }
 
@@ -214,7 +226,9 @@ class ExchangeBenchmark {
                                    std::thread::hardware_concurrency(), world_.transport(), reference_line());
     text += fmt::format(
         "microseconds a call, of the slowest rank; {} samples of up to {} calls in turn; bytes that a rank "
-        "gives, or that it gives to each;\ncopy: memcpy of all that a rank's result is made of\n",
+        "gives, or that it gives to each, of\nwhich each call finds new numbers; copy: memcpy of all that "
+        "its "
+        "result is made of\n",
         settings_.samples, settings_.calls);
     text +=
         fmt::format("  {:<15}{:>8}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>9}{:>10}{:>10}  {}\n", "", "bytes",
@@ -285,6 +299,10 @@ void ExchangeBenchmarkSettings::validate() const {
 
 void benchmark_exchange(const ExchangeBenchmarkSettings& settings, Communicator& world) {
   settings.validate();
+  from_root(world, [&] {
+    require_writable(settings.json);
+    return std::string();
+  });
   ExchangeBenchmark(settings, world).run();
 }
 

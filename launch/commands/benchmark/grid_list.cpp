@@ -25,7 +25,7 @@ std::optional<Grid> grid_of(std::string_view text) {
   const std::size_t middle = text.find('x');
   if (middle == std::string_view::npos) return std::nullopt;
   const auto data = number_of(text.substr(0, middle)), model = number_of(text.substr(middle + 1));
-  return data && model ? std::optional(Grid{*data, *model}) : std::nullopt;
+  return data && model && *data * *model <= kMostRanks ? std::optional(Grid{*data, *model}) : std::nullopt;
 }
 
 }  // namespace
@@ -36,8 +36,9 @@ std::vector<Grid> grids_of(const std::string& text) {
     const std::size_t end = std::min(text.find(',', first), text.size());
     const auto grid = grid_of(std::string_view(text).substr(first, end - first));
     require(grid.has_value(),
-            fmt::format("--grids must be data x model ranks with commas between, like 1x1,2x1,1x2, not '{}'",
-                        text));
+            fmt::format("--grids must be data x model ranks, {} at most, with commas between, like "
+                        "1x1,2x1,1x2, not '{}'",
+                        kMostRanks, text));
     require(std::ranges::find(grids, *grid) == grids.end(),
             fmt::format("--grids has {} twice, in '{}'; give it once", grid->text(), text));
     grids.push_back(*grid);

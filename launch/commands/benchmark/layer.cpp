@@ -48,8 +48,10 @@ class LayerBenchmark {
               .unit_blocks = settings.unit_blocks} {
     for (const int hidden : numbers_of("hidden", settings.hidden))
       for (const int batch : numbers_of("batch", settings.batch))
-        layers_.push_back(std::make_unique<MeasuredLayer>(
-            shape(hidden), batch, *backend_, grids_.try_emplace(batch, world, grid_, batch).first->second));
+        for (const int steps : numbers_of("steps", settings.steps))
+          layers_.push_back(
+              std::make_unique<MeasuredLayer>(shape(hidden, steps), batch, *backend_,
+                                              grids_.try_emplace(batch, world, grid_, batch).first->second));
   }
 
   void run() {
@@ -63,10 +65,10 @@ class LayerBenchmark {
   }
 
  private:
-  RecurrenceShape shape(int hidden) const {
+  RecurrenceShape shape(int hidden, int steps) const {
     return {.inputs = settings_.inputs == 0 ? hidden : settings_.inputs,
             .hidden = hidden,
-            .max_time_steps = settings_.steps,
+            .max_time_steps = steps,
             .tiling = {},
             .normalization = settings_.normalization == "layer" ? Normalization::layer : Normalization::none,
             .exchange = exchange_named(settings_.exchange),
@@ -76,21 +78,21 @@ class LayerBenchmark {
 
   std::string heading() const {
     return fmt::format(
-        "LSTM layer, {} normalization, {}, {} time steps, {} data x {} model ranks ({}, {}), {} times\n{} "
-        "each "
-        "rank\n",
-        settings_.normalization, settings_.precision, settings_.steps, world_.size() / grid_.model_parallel,
+        "LSTM layer, {} normalization, {}, {} data x {} model ranks ({}, {}), {} times\n{} each rank\n",
+        settings_.normalization, settings_.precision, world_.size() / grid_.model_parallel,
         grid_.model_parallel, settings_.exchange, world_.transport(), settings_.repetitions,
         backend_->description());
   }
 
   std::string table() const {
-    Table table({"pass", "units", "lanes", "ms", "min", "max", "us/step", "GF/s alone", "ms alone", "share"});
+    Table table({"pass", "units", "lanes", "steps", "ms", "min", "max", "us/step", "GF/s alone", "ms alone",
+                 "share"});
     for (const auto& layer : layers_) {
       for (const Row& row : rows_of(*layer))
         table.add({row.what, fmt::to_string(layer->hidden()), fmt::to_string(layer->batch()),
-                   milliseconds(median(row.seconds)), milliseconds(least(row.seconds)),
-                   milliseconds(largest(row.seconds)), fmt::format("{:.1f}", microseconds_per_step(row)),
+                   fmt::to_string(layer->time_steps()), milliseconds(median(row.seconds)),
+                   milliseconds(least(row.seconds)), milliseconds(largest(row.seconds)),
+                   fmt::format("{:.1f}", microseconds_per_step(*layer, row)),
                    fmt::format("{:.1f}", row.rate() / 1e9), milliseconds(median(row.product_seconds)),
                    fmt::format("{:.3f}", row.share())});
     }
@@ -108,7 +110,6 @@ class LayerBenchmark {
                   {"transport", world_.transport()},
                   {"device", backend_->description()},
                   {"threads", threads_},
-                  {"time_steps", settings_.steps},
                   {"unit_blocks", settings_.unit_blocks},
                   {"normalization", settings_.normalization},
                   {"precision", settings_.precision},
@@ -125,8 +126,9 @@ class LayerBenchmark {
                         {"hidden", layer->hidden()},
                         {"inputs", layer->inputs()},
                         {"batch", layer->batch()},
+                        {"time_steps", layer->time_steps()},
                         {"milliseconds", summary_of(row.seconds, 1e3)},
-                        {"microseconds_per_step", microseconds_per_step(row)},
+                        {"microseconds_per_step", microseconds_per_step(*layer, row)},
                         {"gemm_gflops_per_second", row.rate() / 1e9},
                         {"gemm_milliseconds", summary_of(row.product_seconds, 1e3)},
                         {"gemm_share", row.share()},
@@ -134,7 +136,9 @@ class LayerBenchmark {
     return rows;
   }
 
-  double microseconds_per_step(const Row& row) const { return 1e6 * median(row.seconds) / settings_.steps; }
+  static double microseconds_per_step(const MeasuredLayer& layer, const Row& row) {
+    return 1e6 * median(row.seconds) / layer.time_steps();
+  }
   static std::string milliseconds(double seconds) { return fmt::format("{:.2f}", 1e3 * seconds); }
 
   const LayerBenchmarkSettings settings_;
@@ -149,17 +153,19 @@ class LayerBenchmark {
 }  // namespace
 
 void LayerBenchmarkSettings::validate() const {
-  at_least("steps", steps, 1);
   at_least("inputs", inputs, 0);
+  at_most("inputs", inputs, kMostUnits);
   at_least("model-parallel", model_parallel, 0);
   at_least("unit-blocks", unit_blocks, 1);
   at_least("threads", threads, 0);
   at_least("repetitions", repetitions, 1);
-  numbers_of("batch", batch);
-  std::vector<int> widths = numbers_of("hidden", hidden);
-  for (const int units : widths)
+  for (const int lanes : numbers_of("batch", batch))
+    for (const int length : numbers_of("steps", steps)) validate_step(lanes, length, "steps");
+  for (const int units : numbers_of("hidden", hidden)) {
+    at_most("hidden", units, kMostUnits);
     require(units % unit_blocks == 0,
             fmt::format("--hidden must be multiples of --unit-blocks ({}), not {}", unit_blocks, units));
+  }
   require(inputs % unit_blocks == 0,
           fmt::format("--inputs must be a multiple of --unit-blocks ({}), not {}", unit_blocks, inputs));
 }

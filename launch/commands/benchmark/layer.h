@@ -13,7 +13,7 @@ namespace lamina {
 struct LayerBenchmarkSettings : RecurrenceSettings {
   std::string hidden = "512,1024";
   std::string batch = "16,64";
-  int steps = 64;
+  std::string steps = "64";
   int inputs = 0;
   std::string normalization = "layer";
   int model_parallel = 0;
@@ -27,7 +27,7 @@ struct LayerBenchmarkSettings : RecurrenceSettings {
   void visit(Visitor& v) {
     v("hidden", hidden, "units of the layer: one number or several, as 512,1024");
     v("batch", batch, "lanes over all ranks: one number or several, as 16,64");
-    v("steps", steps, "time steps of a sequence");
+    v("steps", steps, "time steps of a sequence: one number or several, as 16,64");
     v("inputs", inputs, "inputs of the layer (0: as many as units)");
     v.choice("normalization", normalization, {"layer", "none"}, "normalization inside the cell");
     RecurrenceSettings::visit(v);
@@ -42,8 +42,8 @@ struct LayerBenchmarkSettings : RecurrenceSettings {
   void validate() const;
 };
 
-/// Measures every combination of units and lanes, forward and backward, in turn with the same layer's matrix
-/// products alone. Collective; rank 0 prints.
+/// Measures every combination of units, lanes and time steps, forward and backward, in turn with the same
+/// layer's matrix products alone. Collective; rank 0 prints.
 void benchmark_layer(const LayerBenchmarkSettings& settings, Communicator& world);
 
 }  // namespace lamina

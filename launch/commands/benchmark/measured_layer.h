@@ -30,6 +30,7 @@ class MeasuredLayer {
   int hidden() const { return shape_.hidden; }
   int inputs() const { return shape_.inputs; }
   int batch() const { return batch_; }
+  int time_steps() const { return shape_.max_time_steps; }
 
  private:
   Buffer<float> random(std::size_t size, float low, float high);

@@ -44,6 +44,15 @@ std::vector<Grid> grids_in(const ScalingBenchmarkSettings& settings) {
   return settings.grids.empty() ? grids_up_to(cores()) : grids_of(settings.grids);
 }
 
+int lanes_of(int batch, int shares) {
+  const std::int64_t lanes = std::int64_t{batch} * shares;
+  require(lanes <= kMostLanes,
+          fmt::format("--batch {} for each of {} ranks makes {} lanes and at most {} are allowed: give a "
+                      "smaller --batch, or smaller --grids",
+                      batch, shares, lanes, kMostLanes));
+  return static_cast<int>(lanes);
+}
+
 /// A model axis of one rank has no exchanges to schedule: it stands for all.
 std::vector<Point> points_of(const ScalingBenchmarkSettings& settings) {
   std::vector<Point> points;
@@ -53,8 +62,8 @@ std::vector<Point> points_of(const ScalingBenchmarkSettings& settings) {
         if (!has(settings.sweep, sweep)) continue;
         const bool stands_for_all = grid.model == 1 && schedule == std::string("sharded");
         if (grid.model == 1 ? !stands_for_all : !has(settings.schedules, schedule)) continue;
-        const int lanes = settings.train.batch * (sweep == std::string("weak") ? grid.ranks() : 1);
-        points.push_back({.sweep = sweep, .schedule = schedule, .grid = grid, .batch = lanes});
+        const int shares = sweep == std::string("weak") ? grid.ranks() : 1;
+        points.push_back({sweep, schedule, grid, lanes_of(settings.train.batch, shares)});
       }
   return points;
 }
@@ -207,12 +216,12 @@ class ScalingBenchmark {
 
 void ScalingBenchmarkSettings::validate() const {
   at_least("repetitions", repetitions, 1);
+  validate_step(train.batch, train.time_steps);
   require(!words_of(mpirun).empty(), "--mpirun must name mpirun, not be empty");
   for (const Point& point : points_of(*this)) {
     const TrainBenchmarkSettings training = training_at(point, *this);
     training.validate();
-    run_on_threads(point.grid.ranks(),
-                   [&](Communicator& world) { ProcessGrid(world, training.grid, training.batch); });
+    require_layout(point.grid.ranks(), training.grid, training.batch);
   }
   require_writable(json, train.data);
 }

@@ -21,6 +21,9 @@
 namespace lamina {
 namespace {
 
+/// Of a text that is made up, which has eight steps: it would take minutes and gigabytes to make more.
+constexpr std::int64_t kMostCharactersOfAStep = 1 << 25;
+
 /// None where there is a text to be read.
 std::optional<Corpus> corpus_of(const TrainBenchmarkSettings& settings) {
   if (!settings.data.empty()) return std::nullopt;
@@ -200,6 +203,11 @@ void TrainBenchmarkSettings::validate() const {
   at_least("vocabulary", vocabulary, 2);
   require(vocabulary <= 0xd000, fmt::format("--vocabulary must be at most {}, not {}", 0xd000, vocabulary));
   configuration().validate();
+  const std::int64_t characters = std::int64_t{batch} * time_steps;
+  require(!data.empty() || characters <= kMostCharactersOfAStep,
+          fmt::format("--batch {} with --time-steps {} makes {} characters a step and a text of at most {} a "
+                      "step is made up: give less of either, or a text by --data",
+                      batch, time_steps, characters, kMostCharactersOfAStep));
 }
 
 void benchmark_train(const TrainBenchmarkSettings& settings, Communicator& world) {

@@ -14,6 +14,7 @@
 namespace lamina {
 namespace {
 
+using testing::AllOf;
 using testing::ElementsAre;
 using testing::Field;
 using testing::HasSubstr;
@@ -55,6 +56,21 @@ TEST_F(Hosts, WhatIsWrittenIsReadAgain) {
   const std::vector<Host> hosts = read("a slots=2\nb slots=1\n");
   EXPECT_THAT(read(hostfile_of(hosts)), ElementsAre(host("a", 2), host("b", 1)));
   EXPECT_EQ(slots_of(hosts), 3);
+}
+
+TEST_F(Hosts, MoreSlotsThanCanBeCountedAreRefused) {
+  EXPECT_THAT(refusal("a slots=2147483647\nb slots=2147483647\n"),
+              AllOf(HasSubstr("line 1"), HasSubstr("2147483647"), HasSubstr("at most 1048576")));
+  EXPECT_THAT(refusal("a slots=1048576\na slots=1\n"), AllOf(HasSubstr("line 2"), HasSubstr("1048577")));
+}
+
+TEST_F(Hosts, AFolderIsRefused) {
+  try {
+    read_hosts(testing::TempDir());
+    ADD_FAILURE() << "a folder was taken";
+  } catch (const UserError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("is a folder"));
+  }
 }
 
 TEST_F(Hosts, OtherLinesAreRefused) {

@@ -2,6 +2,7 @@
 """lamina benchmark checkpoint on a tiny model: figures of everything it promises, and nothing left behind."""
 import json
 import pathlib
+import subprocess
 import sys
 import tempfile
 import unittest
@@ -40,6 +41,29 @@ class BenchmarkCheckpoint(unittest.TestCase):
                     ratio = found[key]["mib_per_second"] / found[raw]["mib_per_second"]
                     self.assertAlmostEqual(found[key]["ratio_to_raw"], ratio)
                 self.assertEqual(list((self.folder / "disk").iterdir()), [])
+
+    def test_files_of_a_person_stay(self):
+        own = self.folder / "disk" / "benchmark.h5"
+        own.parent.mkdir()
+        own.write_text("mine")
+        self.assertEqual(self.measure("--gigabytes", 0.001, "--repetitions", 1).returncode, 0)
+        self.assertEqual([path.read_text() for path in own.parent.iterdir()], ["mine"])
+
+    def test_nothing_stays_on_a_disk_that_is_full(self):
+        disk = self.folder / "disk"
+        disk.mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=14m", "tmpfs", disk], capture_output=True).returncode:
+            self.skipTest("a small file system cannot be mounted here")
+        self.addCleanup(subprocess.run, ["umount", disk], check=True)
+        for ranks in (1, 2):
+            done = self.measure("--gigabytes", 0.01, ranks=ranks)
+            self.assertIn(done.returncode, (2, 7))
+            self.assertIn("No space left on device", sentences(done)[0])
+            self.assertEqual(list(disk.iterdir()), [])
+
+    def test_a_json_file_that_cannot_be_written_is_refused_before_anything_is_measured(self):
+        done = self.measure("--gigabytes", 0.001, "--json", self.folder)
+        self.assertEqual((done.returncode, done.stdout), (2, b""))
 
     def test_what_cannot_be_measured(self):
         for arguments, words in ((("--gigabytes", 0), "--gigabytes is 0"), (("--repetitions", 0), "repetitions"),

@@ -13,8 +13,8 @@ TEST(GridList, IsReadInItsOrder) {
 }
 
 TEST(GridList, RefusesWhatIsNone) {
-  for (const char* text :
-       {"", "2", "2x", "x2", "2x2,", "2x2;1x1", "0x1", "-1x1", "2x2x2", "axb", "1x5000", "2x1,2x1"}) {
+  for (const char* text : {"", "2", "2x", "x2", "2x2,", "2x2;1x1", "0x1", "-1x1", "2x2x2", "axb", "1x5000",
+                           "128x64", "4096x4096", "2x1,2x1"}) {
     try {
       grids_of(text);
       ADD_FAILURE() << '\'' << text << "' was taken";

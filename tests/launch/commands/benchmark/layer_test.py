@@ -20,7 +20,7 @@ class BenchmarkLayer(unittest.TestCase):
         self.folder = pathlib.Path(temporary.name)
 
     def measure(self, *arguments, ranks=1):
-        tiny = {"--hidden": "16,32", "--batch": "2,4", "--steps": 3, "--repetitions": 2, "--threads": 1}
+        tiny = {"--hidden": "16,32", "--batch": "2,4", "--steps": "2,3", "--repetitions": 2, "--threads": 1}
         return lamina("benchmark", "layer", *with_defaults(tiny, arguments), ranks=ranks)
 
     def test_figures(self):
@@ -32,18 +32,19 @@ class BenchmarkLayer(unittest.TestCase):
 
                 self.assertEqual((done.returncode, sentences(done)), (0, []), done.stderr.decode())
                 found = json.loads(file.read_text())
-                self.assertEqual((found["benchmark"], found["ranks"], found["time_steps"]), ("layer", ranks, 3))
+                self.assertEqual((found["benchmark"], found["ranks"]), ("layer", ranks))
                 self.assertEqual(found["model_ranks"], 1 if "--model-parallel" in arguments else ranks)
-                self.assertEqual([(row["hidden"], row["batch"], row["pass"]) for row in found["rows"]],
-                                 list(itertools.product((16, 32), (2, 4), PASSES)))
+                self.assertEqual([(row["hidden"], row["batch"], row["time_steps"], row["pass"]) for row in found["rows"]],
+                                 list(itertools.product((16, 32), (2, 4), (2, 3), PASSES)))
                 for row in found["rows"]:
                     self.assertEqual(row["inputs"], 24 if "--inputs" in arguments else row["hidden"])
                     self.check_row(row)
                 self.check_sums(found["rows"])
                 table = [line.split() for line in done.stdout.decode().splitlines()]
                 rows = [line for line in table if line and line[0] in PASSES]
-                self.assertEqual([line[:3] for line in rows],
-                                 [[row["pass"], str(row["hidden"]), str(row["batch"])] for row in found["rows"]])
+                self.assertEqual([line[:4] for line in rows],
+                                 [[row["pass"], *(str(row[key]) for key in ("hidden", "batch", "time_steps"))]
+                                  for row in found["rows"]])
 
     def check_row(self, row):
         for key in ("milliseconds", "gemm_milliseconds", "packing_milliseconds"):
@@ -53,13 +54,13 @@ class BenchmarkLayer(unittest.TestCase):
             self.assertEqual((times["min"], times["max"]), (min(times["repetitions"]), max(times["repetitions"])))
             self.assertAlmostEqual(times["median"], sum(times["repetitions"]) / 2)
         self.assertAlmostEqual(row["gemm_share"], row["gemm_milliseconds"]["median"] / row["milliseconds"]["median"])
-        self.assertAlmostEqual(row["microseconds_per_step"], row["milliseconds"]["median"] * 1e3 / 3)
+        self.assertAlmostEqual(row["microseconds_per_step"], row["milliseconds"]["median"] * 1e3 / row["time_steps"])
         flops = row["gemm_gflops_per_second"] * row["gemm_milliseconds"]["median"] * 1e6
         self.assertAlmostEqual(flops, self.flops_of(row), delta=flops * 1e-9)
 
     def flops_of(self, row):
         """W_x x and W_h h of all steps; backward their transposes, W_h's of all steps but one, and the weights'."""
-        units, lanes, steps = row["hidden"], row["batch"], 3
+        units, lanes, steps = row["hidden"], row["batch"], row["time_steps"]
         x, h = (2 * steps * lanes * 4 * units * width for width in (row["inputs"], units))
         backward = 2 * x + h + h * (steps - 1) / steps
         return {"forward": x + h, "backward": backward, "both": x + h + backward}[row["pass"]]
@@ -74,7 +75,7 @@ class BenchmarkLayer(unittest.TestCase):
         for arguments, words in ((("--hidden", "16,abc"), "'16,abc'"), (("--hidden", 0), "--hidden must be whole"),
                                  (("--batch", "4,-1"), "--batch must be whole"), (("--batch", ""), "--batch must be"),
                                  (("--hidden", "16,20"), "multiples of --unit-blocks (8), not 20"),
-                                 (("--inputs", 12), "--inputs must be a multiple"), (("--steps", 0), "--steps"),
+                                 (("--inputs", 12), "--inputs must be a multiple"), (("--steps", "3,0"), "--steps must be whole"),
                                  (("--repetitions", 0), "--repetitions"), (("--threads", -1), "--threads"),
                                  (("--normalization", "batch"), "batch"), (("--units", 8), "no flag '--units'"),
                                  (("--unit-blocks", 0), "--unit-blocks"), (("--model-parallel", 2), "--model-parallel 2"),

@@ -60,6 +60,7 @@ class BenchmarkScaling(unittest.TestCase):
         if not shutil.which("gnuplot"):
             self.assertIn("gnuplot is not installed", plot(file, picture).stderr)
             return
+        self.assertIn("cannot be written", plot(file, self.folder / "none" / "picture.png").stderr)
         drawn = plot(file, picture, "it's a title")
         self.assertEqual((drawn.returncode, drawn.stderr), (0, ""))
         self.assertTrue(picture.read_bytes().startswith(b"\x89PNG"))
@@ -75,6 +76,9 @@ class BenchmarkScaling(unittest.TestCase):
         for arguments, words in ((("--grids", "1x1,2"), "'1x1,2'"), (("--grids", "1x3"), "power of two"),
                                  (("--grids", "0x1"), "--grids"), (("--grids", "1x16"), "--unit-blocks 8"),
                                  (("--grids", "8x1", "--batch", 4), "--batch 4"), (("--repetitions", 0), "--repetitions"),
+                                 (("--batch", 2**31 - 1), "--batch must be at most 1048576"),
+                                 (("--grids", "2x1", "--sweep", "weak", "--batch", 2**20), "2097152 lanes"),
+                                 (("--grids", "4096x4096"), "'4096x4096'"),
                                  (("--hidden", 20), "--hidden must be a multiple"), (("--mpirun", ""), "--mpirun"),
                                  (("--exchange", "sharded"), "no flag '--exchange'"),
                                  (("--mpirun", "no-such-mpirun"), "no-such-mpirun cannot be started"),

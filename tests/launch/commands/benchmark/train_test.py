@@ -63,6 +63,8 @@ class BenchmarkTrain(unittest.TestCase):
         for arguments, words in ((("--steps", 0), "--steps"), (("--untimed-steps", -1), "--untimed-steps"),
                                  (("--hidden", 20), "--hidden must be a multiple of --unit-blocks (8), not 20"),
                                  (("--vocabulary", 1), "--vocabulary"), (("--vocabulary", 60000), "--vocabulary"),
+                                 (("--batch", 2**31 - 1, "--time-steps", 2**31 - 1), "--batch must be at most 1048576"),
+                                 (("--batch", 2**20, "--time-steps", 64), "67108864 characters a step"),
                                  (("--data", self.folder / "none"), "none"), (("--batch", 0), "--batch"),
                                  (("--model-parallel", 2), "--model-parallel 2"), (("--metrics", "x"), "no flag"),
                                  (("--json", self.folder), "cannot be written")):
