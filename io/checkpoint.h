@@ -43,6 +43,9 @@ struct CheckpointTensor {
   std::vector<TensorBox<T>> boxes;
 };
 
+/// The same tensors, to be written.
+std::vector<CheckpointTensor<const float>> read_only(const std::vector<CheckpointTensor<float>>& tensors);
+
 /// What a run is, beside its tensors.
 struct CheckpointRecord {
   std::int64_t step = 0;
@@ -71,8 +74,9 @@ class CheckpointFolder {
  public:
   explicit CheckpointFolder(std::filesystem::path folder);
 
-  /// Makes the folder and proves that a file can be written there. Throws UserError.
-  void prepare() const;
+  /// Makes the folder and proves that a file can be written there. Throws UserError, which names the `flag`
+  /// that gave the folder.
+  void prepare(const std::string& flag = "--checkpoint") const;
   /// Complete checkpoints, by step, ascending; partial and set-aside files are not listed.
   std::vector<std::filesystem::path> list() const;
   /// What set_aside() has put aside, by step.
@@ -102,6 +106,10 @@ class CheckpointFolder {
   std::filesystem::path folder_;
   std::map<std::filesystem::path, Content> known_;
 };
+
+/// The checkpoints that a person names: a file, or all of a folder, by step. Throws UserError where the
+/// folder has none.
+std::vector<std::filesystem::path> checkpoints_at(const std::filesystem::path& file_or_folder);
 
 /// A checkpoint could not be written; nothing was committed, older ones are untouched.
 class CheckpointWriteError : public std::runtime_error {

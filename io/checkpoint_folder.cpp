@@ -45,7 +45,8 @@ std::vector<fs::path> files_by_step(const fs::path& folder, const StepOf& step_o
   std::error_code error;
   for (fs::directory_iterator entry(folder, error), none; !error && entry != none; entry.increment(error)) {
     const std::optional<std::int64_t> step = step_of(entry->path().filename().string());
-    if (step && entry->is_regular_file()) found.emplace_back(*step, entry->path());
+    std::error_code not_known;
+    if (step && entry->is_regular_file(not_known)) found.emplace_back(*step, entry->path());
   }
   if (error && error != std::errc::no_such_file_or_directory)
     throw UserError(fmt::format("the checkpoint folder {} cannot be listed: {}; check its permissions",
@@ -68,7 +69,7 @@ void remove_file(const fs::path& file) {
 
 CheckpointFolder::CheckpointFolder(fs::path folder) : folder_(std::move(folder)) {}
 
-void CheckpointFolder::prepare() const {
+void CheckpointFolder::prepare(const std::string& flag) const {
   const fs::path probe = folder_ / fmt::format(".probe-{}", ::getpid());
   std::error_code ignored;
   try {
@@ -79,15 +80,14 @@ void CheckpointFolder::prepare() const {
     checkpoint::synchronize(probe);
   } catch (const fs::filesystem_error& error) {
     throw UserError(
-        fmt::format("the checkpoint folder {} cannot be made: {}; give --checkpoint a path that can "
-                    "be written",
-                    folder_.string(), error.code().message()));
+        fmt::format("the checkpoint folder {} cannot be made: {}; give {} a path that can be written",
+                    folder_.string(), error.code().message(), flag));
   } catch (const std::runtime_error& error) {
     fs::remove(probe, ignored);
     throw UserError(
         fmt::format("no file can be written to the checkpoint folder {}: {}; free space there or "
-                    "give --checkpoint another path",
-                    folder_.string(), error.what()));
+                    "give {} another path",
+                    folder_.string(), error.what(), flag));
   }
   remove_file(probe);
 }
@@ -170,14 +170,24 @@ void CheckpointFolder::prune(const RetentionPolicy& policy) {
 fs::path CheckpointFolder::set_aside(const fs::path& file) {
   fs::path target = file;
   target += kDamaged;
-  for (int number = 2; fs::exists(target); ++number)
-    target = fs::path(file) += fmt::format("{}-{}", kDamaged, number);
   std::error_code error;
+  for (int number = 2; fs::exists(target, error); ++number)
+    target = fs::path(file) += fmt::format("{}-{}", kDamaged, number);
   fs::rename(file, target, error);
   if (error)
     throw UserError(fmt::format("the damaged checkpoint {} cannot be renamed: {}; move it out of its folder",
                                 file.string(), error.message()));
   return target;
+}
+
+std::vector<fs::path> checkpoints_at(const fs::path& file_or_folder) {
+  std::error_code is_told_by_who_reads_it;
+  if (!fs::is_directory(file_or_folder, is_told_by_who_reads_it)) return {file_or_folder};
+  std::vector<fs::path> files = CheckpointFolder(file_or_folder).list();
+  if (files.empty())
+    throw UserError(fmt::format("{} holds no checkpoint: give a checkpoint file or the folder of a run",
+                                file_or_folder.string()));
+  return files;
 }
 
 }  // namespace lamina

@@ -49,6 +49,15 @@ std::int64_t bytes_of(const Tensors& tensors) {
 
 }  // namespace
 
+std::vector<CheckpointTensor<const float>> read_only(const std::vector<CheckpointTensor<float>>& tensors) {
+  Tensors all;
+  for (const auto& tensor : tensors) {
+    auto& boxes = all.emplace_back(CheckpointTensor<const float>{tensor.layout, {}}).boxes;
+    for (const auto& box : tensor.boxes) boxes.push_back({box.outer_part, box.split_part, box.values});
+  }
+  return all;
+}
+
 /// The commit protocol. The I/O thread of a stage touches only what no collective of that stage touches, and
 /// neither MPI nor a Communicator.
 class CheckpointSave::Protocol {

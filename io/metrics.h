@@ -2,8 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdio>
 #include <filesystem>
-#include <fstream>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -26,19 +27,29 @@ double bits_per_character(double nats);
 
 class MetricsFile {
  public:
-  /// No file: records go nowhere. `resumed_step`: records of later steps in an existing file are dropped
-  /// first, so that a resumed run's file has each step once; without it an existing file is begun anew.
-  /// Throws UserError when the path cannot be written, or what is there has other content.
+  /// No file: records go nowhere. `resumed_step`: of what is in the file only the records up to that step
+  /// stay, so that a resumed run's file has each step once; without it none stays. They go with the first
+  /// write: a run that does not come so far leaves the file as it was. Throws UserError when the path cannot
+  /// be written, or what is there has other content.
   MetricsFile(const std::filesystem::path& file, std::optional<std::int64_t> resumed_step);
-  /// Throws UserError when the record cannot be written, e.g. on a full disk.
-  void write(const TrainingRecord& record);
-  void write(const ValidationRecord& record);
+  /// A record that cannot be written, as on a full disk, waits for the next that can. Returns why, for the
+  /// first that waits; else nothing.
+  std::string write(const TrainingRecord& record);
+  std::string write(const ValidationRecord& record);
 
  private:
-  void write_line(const std::string& line);
+  struct Close {
+    void operator()(std::FILE* file) const { std::fclose(file); }
+  };
+
+  std::string write_line(const std::string& line);
+  bool write_waiting();
 
   std::filesystem::path path_;
-  std::ofstream file_;
+  std::unique_ptr<std::FILE, Close> file_;
+  std::optional<std::uintmax_t> kept_;  ///< size of what stays, until the rest has gone
+  std::string waiting_;
+  bool is_failing_ = false;
 };
 
 }  // namespace lamina

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 #include <sched.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -12,12 +11,16 @@
 #include "kernels/backends.h"
 #include "launch/agreement.h"
 #include "launch/checkpointing/staging.h"
+#include "launch/setting.h"
 #include "launch/stored_model.h"
 #include "runtime/error.h"
+#include "runtime/host_name.h"
 #include "runtime/trace.h"
 
 namespace lamina {
 namespace {
+
+constexpr int kMostThreads = 1024;
 
 std::size_t count(std::int64_t value) { return static_cast<std::size_t>(value); }
 
@@ -30,7 +33,7 @@ struct PlaceOnHost {
 PlaceOnHost place_on_host(Communicator& world) {
   using Name = std::array<char, 256>;
   Name mine{};
-  gethostname(mine.data(), mine.size() - 1);
+  host_name().copy(mine.data(), mine.size() - 1);
   std::vector<char> all(mine.size() * count(world.size()));
   world.all_gather(std::span<const char>(mine), std::span(all));
   PlaceOnHost place;
@@ -42,16 +45,6 @@ PlaceOnHost place_on_host(Communicator& world) {
     ++place.ranks;
   }
   return place;
-}
-
-std::filesystem::path newest_of(const std::filesystem::path& file_or_folder) {
-  if (!std::filesystem::is_directory(file_or_folder)) return file_or_folder;
-  const auto files = CheckpointFolder(file_or_folder).list();
-  if (files.empty()) {
-    throw UserError(fmt::format("{} holds no checkpoint: give a checkpoint file or the folder of a run",
-                                file_or_folder.string()));
-  }
-  return files.back();
 }
 
 }  // namespace
@@ -72,14 +65,6 @@ RunSave RunSnapshot::begin_save(const std::filesystem::path& file, const Checkpo
   return {std::move(save), stall.count()};
 }
 
-CheckpointCost save_run(const std::filesystem::path& file, const CheckpointRecord& record, RunTensors tensors,
-                        Backend& backend, ProcessGrid& grid, CheckpointIo io) {
-  RunSnapshot snapshot(tensors, backend, grid);
-  RunSave begun = snapshot.begin_save(file, record, io);
-  begun.save.finish();
-  return begun.save.cost();
-}
-
 void load_run(const std::filesystem::path& file, RunTensors tensors, Backend& backend, ProcessGrid& grid) {
   RunStaging staging(tensors, backend, grid, RunStaging::Purpose::load);
   read_checkpoint(file, staging.tensors(), grid.world());
@@ -88,6 +73,7 @@ void load_run(const std::filesystem::path& file, RunTensors tensors, Backend& ba
 }
 
 int threads_per_rank(int wanted, Communicator& world) {
+  require(wanted <= kMostThreads, fmt::format("--threads must be at most {}, not {}", kMostThreads, wanted));
   const int ranks = place_on_host(world).ranks;
   if (wanted > 0) return wanted;
   cpu_set_t allowed;
@@ -103,7 +89,8 @@ std::unique_ptr<Backend> make_backend(const std::string& device, int threads, Co
 
 TrainedModel load_trained_model(const std::filesystem::path& file_or_folder, const LoadSettings& settings,
                                 Communicator& world) {
-  const std::filesystem::path file = from_root(world, [&] { return newest_of(file_or_folder).string(); });
+  const std::filesystem::path file =
+      from_root(world, [&] { return checkpoints_at(file_or_folder).back().string(); });
   CheckpointRecord record;
   ModelSettings trained;
   on_every_rank(world, [&] {

@@ -48,15 +48,11 @@ class RunSnapshot {
   Communicator& world_;
 };
 
-/// Saves a run while it waits, in memory taken for this. Collective. Throws CheckpointWriteError on every
-/// rank alike.
-CheckpointCost save_run(const std::filesystem::path& file, const CheckpointRecord& record, RunTensors tensors,
-                        Backend& backend, ProcessGrid& grid, CheckpointIo io = CheckpointIo::posix);
 /// Collective. Throws DamagedCheckpoint or UserError on every rank alike.
 void load_run(const std::filesystem::path& file, RunTensors tensors, Backend& backend, ProcessGrid& grid);
 
-/// Threads of each rank for a setting: `wanted`, or for 0 the cores of a host shared among its ranks.
-/// Collective.
+/// Threads of each rank for a setting: `wanted`, or for 0 the cores of a host shared among its ranks. Throws
+/// UserError where more are wanted than any machine has. Collective.
 int threads_per_rank(int wanted, Communicator& world);
 
 /// A device by its setting ("cpu", "cuda"); the ranks of a host take its GPUs in turn. Throws UserError where

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <limits>
 
 #include "launch/setting.h"
@@ -18,19 +17,9 @@ void below_one(const char* name, double value) {
   require(value >= 0 && value < 1, fmt::format("--{} must be at least 0 and below 1, not {}", name, value));
 }
 
-/// The same file, or one name of it, twice.
-bool same_file(const std::string& a, const std::string& b) {
-  std::error_code none;
-  return std::filesystem::equivalent(a, b, none) || a == b;
-}
-
-void validate_data(const DataSettings& data, const RunSettings& run) {
+void validate_data(const DataSettings& data) {
   require(!data.data.empty(), "--data is missing: give the text to train on, a file in UTF-8");
   below_one("validation-fraction", data.validation_fraction);
-  for (const auto& [name, file] : {std::pair{"metrics", run.metrics}, {"trace", run.trace}})
-    require(file.empty() || !same_file(file, data.data),
-            fmt::format("--{0} and --data are the same file, {1}, which would be lost: give another --{0}",
-                        name, data.data));
 }
 
 void validate_model(const ModelSettings& model, int unit_blocks) {
@@ -132,7 +121,8 @@ std::string toml_value(const Setting& setting) {
 }  // namespace
 
 void Configuration::validate() const {
-  validate_data(data, run);
+  validate_data(data);
+  require_apart(run.outputs(), {{"data", data.data}});
   validate_model(model, grid.unit_blocks);
   optimizer.validate();
   at_least("model-parallel", grid.model_parallel, 1);

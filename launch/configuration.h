@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 
+#include "launch/output_files.h"
 #include "model/settings.h"
 #include "runtime/optimizer.h"
 #include "runtime/process_grid.h"
@@ -40,6 +41,8 @@ struct RunSettings {
   std::string non_finite = "stop";
   std::int64_t consistency_every = 0;
   int collective_timeout = 300;
+
+  std::vector<NamedFile> outputs() const { return {{"metrics", metrics}, {"trace", trace}}; }
 
   template <class Visitor>
   void visit(Visitor& v) {

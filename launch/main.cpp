@@ -1,22 +1,20 @@
 // The program: MPI, a command, and one exit code and at most one message for the whole job.
 #include <fmt/format.h>
-#include <unistd.h>
 
-#include <algorithm>
-#include <array>
 #include <chrono>
 #include <condition_variable>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <mutex>
 #include <new>
-#include <span>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "io/checkpoint.h"
+#include "io/shared_outcome.h"
 #include "launch/commands.h"
 #include "launch/commands/benchmark/scaling.h"
 #include "launch/commands/launch.h"
@@ -24,6 +22,7 @@
 #include "runtime/communicator.h"
 #include "runtime/error.h"
 #include "runtime/fault_point.h"
+#include "runtime/host_name.h"
 
 namespace lamina {
 namespace {
@@ -35,21 +34,13 @@ constexpr auto kAgreementLimit = 6s;
 /// How long a rank that lost a peer leaves the word to that peer.
 constexpr auto kPeerSpeaks = 3s;
 
-/// How a command ended on one rank.
-struct Outcome {
-  int code = 0;
-  std::string message;
-};
-
 void say(const std::string& message) {
   std::fflush(stdout);
   std::fputs(fmt::format("lamina: {}\n", message).c_str(), stderr);
 }
 
 void say_alone(int rank, const std::string& message) {
-  std::array<char, 256> host{};
-  gethostname(host.data(), host.size() - 1);
-  say(fmt::format("rank {} on {}: {}", rank, host.data(), message));
+  say(fmt::format("rank {} on {}: {}", rank, host_name(), message));
 }
 
 /// Ends the whole job, for the other ranks may wait for this one.
@@ -65,8 +56,8 @@ class Deadline {
       : thread_([this, limit, outcome, rank](const std::stop_token& stop) {
           std::unique_lock lock(mutex_);
           if (ended_.wait_for(lock, stop, limit, [&] { return stop.stop_requested(); })) return;
-          say_alone(rank, outcome.message);
-          std::_Exit(outcome.code);  // mpirun ends the other ranks
+          say_alone(rank, outcome.reason);
+          std::_Exit(static_cast<int>(outcome.code));  // mpirun ends the other ranks
         }) {}
 
  private:
@@ -77,25 +68,22 @@ class Deadline {
 
 /// Runs the command. An error that all ranks have alike is an outcome; any other ends the job.
 Outcome outcome_of(const std::vector<std::string>& arguments, Communicator& world) {
-  const auto failure = [](ExitCode code, const char* message) {
-    return Outcome{static_cast<int>(code), message};
-  };
   const int rank = world.rank();
   try {
-    return {static_cast<int>(run_command(arguments, world)), ""};
+    return {run_command(arguments, world)};
   } catch (const UserError& error) {
-    return failure(error.code(), error.what());
+    return {error.code(), error.what()};
   } catch (const DamagedCheckpoint& error) {
-    return failure(ExitCode::damaged_checkpoint, error.what());
+    return {ExitCode::damaged_checkpoint, error.what()};
   } catch (const CheckpointWriteError& error) {
-    return failure(ExitCode::checkpoint_not_written, error.what());
+    return {ExitCode::checkpoint_not_written, error.what()};
   } catch (const PeerError& error) {
     if (!error.speaks_first()) std::this_thread::sleep_for(kPeerSpeaks);
     fail_alone(rank, ExitCode::peer_lost, error.what());
   } catch (const std::bad_alloc&) {
-    return failure(ExitCode::user_error,
-                   "out of memory: give the job more ranks or hosts, or a smaller model, batch or number of "
-                   "time steps");
+    return {ExitCode::user_error,
+            "out of memory: give the job more ranks or hosts, or a smaller model, batch or number of "
+            "time steps"};
   } catch (const std::exception& error) {
     fail_alone(rank, ExitCode::internal_error, error.what());
   }
@@ -103,34 +91,32 @@ Outcome outcome_of(const std::vector<std::string>& arguments, Communicator& worl
 
 /// Rank 0's output may still be on its way; a full disk shows here.
 void flush_output(Outcome& outcome) {
-  if (outcome.code == 0 && (std::fflush(stdout) != 0 || std::ferror(stdout) != 0))
-    outcome = {static_cast<int>(ExitCode::user_error),
+  if (outcome.code == ExitCode::done && (std::fflush(stdout) != 0 || std::ferror(stdout) != 0))
+    outcome = {ExitCode::user_error,
                "standard output cannot be written: free space where it goes, or send it elsewhere"};
 }
 
 /// The code of the first rank that failed, on every rank; that rank says why, so it is said once. A rank that
 /// failed while the others go on says so after a while and ends the job.
-int agree(const Outcome& outcome, Communicator& world) {
+ExitCode agree(const Outcome& outcome, Communicator& world) {
   std::unique_ptr<Deadline> deadline;
-  if (!outcome.message.empty()) deadline = std::make_unique<Deadline>(kAgreementLimit, outcome, world.rank());
+  if (!outcome.reason.empty()) deadline = std::make_unique<Deadline>(kAgreementLimit, outcome, world.rank());
 
-  std::vector<std::int32_t> codes(static_cast<std::size_t>(world.size()));
-  world.all_gather(std::span<const std::int32_t>(&outcome.code, 1), std::span(codes));
-
-  const auto first = std::find_if(codes.begin(), codes.end(), [](std::int32_t code) { return code != 0; });
-  if (first == codes.end()) return 0;
-  if (first - codes.begin() == world.rank() && !outcome.message.empty()) say(outcome.message);
-  return *first;
+  world.conclude();  // before codes are exchanged: a peer that still works exchanges codes of its own
+  const auto first = first_failed(outcome.code, world);
+  if (!first) return ExitCode::done;
+  if (first->rank == world.rank() && !outcome.reason.empty()) say(outcome.reason);
+  return first->code;
 }
 
-int run(std::vector<std::string> arguments, Communicator& world) {
+ExitCode run(const std::vector<std::string>& arguments, Communicator& world) {
   Outcome outcome = outcome_of(arguments, world);
   flush_output(outcome);
   try {
     return agree(outcome, world);
   } catch (const std::exception& error) {
-    fail_alone(world.rank(), static_cast<ExitCode>(outcome.code == 0 ? 5 : outcome.code),
-               outcome.message.empty() ? error.what() : outcome.message);
+    if (outcome.code == ExitCode::done) fail_alone(world.rank(), ExitCode::peer_lost, error.what());
+    fail_alone(world.rank(), outcome.code, outcome.reason.empty() ? error.what() : outcome.reason);
   }
 }
 
@@ -146,7 +132,7 @@ int main(int argc, char** argv) {
     if (lamina::asks_for_scaling(arguments)) return lamina::benchmark_scaling(arguments);
     if (lamina::faults_are_set()) lamina::say("LAMINA_FAULTS is set: this process fails on purpose");
     lamina::MpiSession session(&argc, &argv);
-    return lamina::run(arguments, session.world());
+    return static_cast<int>(lamina::run(arguments, session.world()));
   } catch (const lamina::UserError& error) {
     lamina::say(error.what());
     return static_cast<int>(error.code());

@@ -1,10 +1,8 @@
 #include "launch/step_trace.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -14,6 +12,7 @@
 #include "launch/setting.h"
 #include "launch/step_trace/chrome_trace.h"
 #include "launch/step_trace/clock_offset.h"
+#include "runtime/host_name.h"
 
 namespace lamina {
 namespace {
@@ -21,16 +20,10 @@ namespace {
 constexpr std::size_t kSpansOfThread = std::size_t{1} << 19;
 constexpr std::int64_t kUsualStep = 3;  // by then memory is taken and primitives are made
 
-std::string host_name() {
-  std::array<char, 256> name{};
-  gethostname(name.data(), name.size() - 1);
-  return name.data();
-}
-
 /// Why `file` could not be opened or written; nothing where it could.
-std::string write_file(const std::string& file, const std::string& text) {
+std::string write_file(const std::string& file, const std::string& text, std::ios::openmode mode) {
   errno = 0;
-  std::ofstream out(file, std::ios::binary);
+  std::ofstream out(file, std::ios::binary | mode);
   out << text;
   out.close();
   return out.fail() ? std::strerror(errno == 0 ? EIO : errno) : "";
@@ -49,7 +42,7 @@ StepTrace::StepTrace(std::string file, std::int64_t step, std::int64_t first, st
           fmt::format("--trace-step {} is none of the steps {} to {} of this start: give one of them", step_,
                       first, last));
   from_root(world_, [&] {
-    const std::string trouble = write_file(file_, "");
+    const std::string trouble = write_file(file_, "", std::ios::app);  // which leaves an older trace
     require(trouble.empty(),
             fmt::format("the trace {} cannot be written: {}; give --trace a writable path", file_, trouble));
     return std::string();
@@ -72,7 +65,7 @@ void StepTrace::end() {
 void StepTrace::finish() {
   end();
   if (recorder_)
-    progress_.warning(fmt::format("the run ends before step {}: {} holds no trace", step_, file_));
+    progress_.warning(fmt::format("the run ends before step {}: its trace {} is not written", step_, file_));
 }
 
 void StepTrace::write() {
@@ -90,7 +83,7 @@ void StepTrace::write() {
   std::int64_t dropped = recorder_->dropped();
   world_.all_reduce(std::span(&dropped, 1));
   if (world_.rank() != 0) return;
-  const std::string trouble = write_file(file_, chrome_trace(events));
+  const std::string trouble = write_file(file_, chrome_trace(events), std::ios::trunc);
   if (!trouble.empty())
     progress_.warning(fmt::format("the trace {} cannot be written: {}; training goes on", file_, trouble));
   else

@@ -90,7 +90,7 @@ void Training::begin() {
   started_ = interval_.start = Clock::now();
 }
 
-/// Records of later steps than `kept` go.
+/// Records of later steps than `kept` are to go.
 void Training::open_metrics(std::optional<std::int64_t> kept) {
   from_root(grid_.world(), [&] {
     if (!configuration_.run.metrics.empty()) metrics_.emplace(configuration_.run.metrics, kept);
@@ -260,6 +260,13 @@ void Training::roll_back() {
   interval_ = {Clock::now(), 0, communication_seconds(), 0, 0};
 }
 
+template <class Record>
+void Training::write_metrics(const Record& record) {
+  const std::string trouble = metrics_ ? metrics_->write(record) : "";
+  if (!trouble.empty())
+    progress_.warning(trouble + "; training goes on, and its records follow when they can");
+}
+
 void Training::report() {
   const Clock::time_point now = Clock::now();
   const double seconds = seconds_between(interval_.start, now);
@@ -282,7 +289,7 @@ void Training::report() {
                     .tokens_per_second = record.tokens_per_second,
                     .communication_share = record.communication_share,
                     .seconds_left = seconds / steps * static_cast<double>(configuration_.run.steps - step_)});
-  if (metrics_) metrics_->write(record);
+  write_metrics(record);
   interval_ = {Clock::now(), 0, communication, 0, 0};
 }
 
@@ -296,9 +303,8 @@ void Training::validate() {
       evaluate_text(model_, *validation_lanes_, *backend_, grid_, configuration_.run.time_steps);
   if (std::isfinite(result.loss)) validation_loss_ = result.loss;  // else it is none that could be the best
   progress_.validation(step_, result.loss, result.predictions);
-  if (metrics_)
-    metrics_->write(
-        ValidationRecord{step_, result.loss, result.predictions, seconds_between(started_, Clock::now())});
+  write_metrics(
+      ValidationRecord{step_, result.loss, result.predictions, seconds_between(started_, Clock::now())});
   interval_.start += Clock::now() - start;  // the interval measures training only
   interval_.communication += communication_seconds() - communication;
 }

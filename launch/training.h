@@ -47,6 +47,8 @@ class Training {
  private:
   void resume(ResumePoint point);
   void open_metrics(std::optional<std::int64_t> kept);
+  template <class Record>
+  void write_metrics(const Record& record);
   void summarize();
   void open_trace();
   bool advance();

@@ -65,6 +65,10 @@ void Communicator::barrier() {
   if (size() > 1) timed("barrier", [&] { do_barrier(); });
 }
 
+void Communicator::conclude() {
+  if (size() > 1) timed("conclude", [&] { do_conclude(); });
+}
+
 void Communicator::copy_values(std::span<const std::byte> from, void* to) {
   copy_bytes(to, from.data(), from.size());
 }

@@ -83,6 +83,10 @@ class Communicator {
 
   void barrier();
 
+  /// The barrier at the end of a job. No other call is like it: where a rank is at its end while its peers
+  /// still work with each other, all get PeerError, and none takes the other's numbers for its own.
+  void conclude();
+
   /// `values` of `root` reach every rank.
   template <class T>
   void broadcast(std::span<T> values, int root) {
@@ -190,6 +194,7 @@ class Communicator {
   virtual std::unique_ptr<BackgroundSums> do_make_background_sums() { return nullptr; }
   // Called only for groups of two or more. Counts are in elements of `type`.
   virtual void do_barrier() = 0;
+  virtual void do_conclude() { do_barrier(); }
   virtual void do_in_library(const std::function<void()>& work) { work(); }
   virtual void do_broadcast(void* values, std::size_t count, ElementType type, int root) = 0;
   using TakePiece =

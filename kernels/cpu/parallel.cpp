@@ -1,5 +1,7 @@
 #include "kernels/cpu/parallel.h"
 
+#include <fmt/format.h>
+
 #include <atomic>
 #include <cstdint>
 #include <exception>
@@ -9,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "runtime/error.h"
 #include "runtime/trace.h"
 
 namespace lamina {
@@ -33,13 +36,16 @@ class Patience {
 class Team {
  public:
   explicit Team(int threads) {
-    for (int i = 1; i < threads; ++i)
-      workers_.emplace_back([this, i] { serve(static_cast<std::size_t>(i)); });
+    try {
+      for (int i = 1; i < threads; ++i)
+        workers_.emplace_back([this, i] { serve(static_cast<std::size_t>(i)); });
+    } catch (const std::exception& error) {
+      end();  // else those that run would be joined in vain
+      throw UserError(fmt::format("only {} of the {} threads of a rank can be had: {}; give fewer --threads",
+                                  this->threads(), threads, error.what()));
+    }
   }
-  ~Team() {
-    items_ = nullptr;
-    start_round();
-  }
+  ~Team() { end(); }
   Team(const Team&) = delete;
   Team& operator=(const Team&) = delete;
 
@@ -60,6 +66,11 @@ class Team {
   }
 
  private:
+  void end() {
+    items_ = nullptr;
+    start_round();
+  }
+
   void wait_for_workers() const {
     const Span span(SpanKind::other, "wait for threads");
     Patience patience;

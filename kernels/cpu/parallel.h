@@ -6,7 +6,8 @@
 namespace lamina {
 
 /// Calls body(0) … body(count - 1), on up to `threads` threads. Items must not depend on each other; the
-/// first exception is rethrown after all have ended. With one thread, or inside an item, it is a plain loop.
+/// first exception is rethrown after all have ended; UserError where there are not so many threads to be had.
+/// With one thread, or inside an item, it is a plain loop.
 template <class Body>
 void parallel_for(int threads, std::size_t count, const Body& body);
 

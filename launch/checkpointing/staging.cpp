@@ -26,15 +26,6 @@ RunStaging::RunStaging(RunTensors run, Backend& backend, ProcessGrid& grid, Purp
   }
 }
 
-std::vector<CheckpointTensor<const float>> RunStaging::written() const {
-  std::vector<CheckpointTensor<const float>> all;
-  for (const CheckpointTensor<float>& tensor : tensors_) {
-    auto& boxes = all.emplace_back(CheckpointTensor<const float>{tensor.layout, {}}).boxes;
-    for (const auto& box : tensor.boxes) boxes.push_back({box.outer_part, box.split_part, box.values});
-  }
-  return all;
-}
-
 void RunStaging::collect() {
   for (Copy& copy : copies_) {
     backend_.to_host(copy.device, copy.host);

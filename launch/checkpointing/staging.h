@@ -20,7 +20,7 @@ class RunStaging {
   RunStaging(RunTensors run, Backend& backend, ProcessGrid& grid, Purpose purpose);
 
   const std::vector<CheckpointTensor<float>>& tensors() const { return tensors_; }
-  std::vector<CheckpointTensor<const float>> written() const;
+  std::vector<CheckpointTensor<const float>> written() const { return read_only(tensors_); }
 
   void collect();     ///< from the device
   void distribute();  ///< to the device

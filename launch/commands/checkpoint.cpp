@@ -17,16 +17,6 @@
 namespace lamina {
 namespace {
 
-/// The checkpoints that a person names: a file, or all of a folder.
-std::vector<std::filesystem::path> checkpoints_at(const std::string& file_or_folder) {
-  if (!std::filesystem::is_directory(file_or_folder)) return {file_or_folder};
-  std::vector<std::filesystem::path> files = CheckpointFolder(file_or_folder).list();
-  if (files.empty())
-    throw UserError(
-        fmt::format("{} holds no checkpoint: give a checkpoint file or the folder of a run", file_or_folder));
-  return files;
-}
-
 std::string shape_of(const TensorSummary& tensor) { return fmt::format("{}", tensor.shape); }
 
 std::string tensor_table(const std::vector<TensorSummary>& tensors) {

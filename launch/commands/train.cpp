@@ -4,6 +4,7 @@
 
 #include "io/text.h"
 #include "launch/commands/output.h"
+#include "launch/output_files.h"
 #include "launch/toml.h"
 #include "launch/train.h"
 
@@ -34,6 +35,7 @@ ExitCode TrainCommand::run(Communicator& world) {
     if (world.rank() == 0) print(to_toml(wanted));
     return ExitCode::done;
   }
+  require_apart(wanted.run.outputs(), {{"config", source_.config}});
   const TrainingResult result = train(wanted, world);
   if (!result.last_checkpoint_written) return ExitCode::checkpoint_not_written;
   return result.preempted ? ExitCode::preempted_and_saved : ExitCode::done;

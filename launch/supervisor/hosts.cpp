@@ -6,7 +6,6 @@
 #include <netdb.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -25,6 +24,7 @@
 #include "launch/supervisor/process.h"
 #include "launch/supervisor/words.h"
 #include "runtime/error.h"
+#include "runtime/host_name.h"
 
 namespace lamina {
 namespace {
@@ -167,9 +167,7 @@ std::vector<Host> answering(const std::vector<Host>& hosts, const RemoteAgent& a
 }
 
 bool is_this_machine(const std::string& name) {
-  std::array<char, 256> own{};
-  gethostname(own.data(), own.size() - 1);
-  if (name == "localhost" || name == own.data()) return true;
+  if (name == "localhost" || name == host_name()) return true;
   const Addresses addresses = addresses_of(name);
   const Interfaces own_interfaces = interfaces();
   for (const addrinfo* address = addresses.get(); address != nullptr; address = address->ai_next) {

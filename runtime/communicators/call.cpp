@@ -8,7 +8,7 @@ namespace lamina {
 namespace {
 
 constexpr std::array kOperationNames{"barrier",        "broadcast", "all_gather", "all_to_all", "all_reduce",
-                                     "reduce_scatter", "split",     "library",    "leave"};
+                                     "reduce_scatter", "split",     "library",    "conclude",   "leave"};
 constexpr std::array kTypeNames{"byte", "int32", "int64", "float32", "float64"};
 constexpr std::array kReductionNames{"sum", "max", "min"};
 
@@ -17,8 +17,9 @@ const char* name(const std::array<const char*, N>& names, Enum value) {
   return names.at(static_cast<std::size_t>(value));
 }
 
-// "called broadcast of 8 float32 from rank 0", "left the group".
+// "called broadcast of 8 float32 from rank 0", "came to the job's end", "left the group".
 std::string action(Call call, std::span<const int> names) {
+  if (call.operation == Operation::conclude) return "came to " + describe(call);
   if (call.operation == Operation::leave) return "left the group";
   call.root = names[static_cast<std::size_t>(call.root)];
   return "called " + describe(call);
@@ -31,6 +32,7 @@ const char* name_of(Operation operation) { return name(kOperationNames, operatio
 std::string describe(const Call& call) {
   std::string text = name(kOperationNames, call.operation);
   if (call.operation == Operation::leave) return "the group's end";
+  if (call.operation == Operation::conclude) return "the job's end";
   if (call.operation == Operation::library) return "a library's call";
   if (call.operation == Operation::barrier || call.operation == Operation::split) return text;
   if (call.operation == Operation::all_reduce)

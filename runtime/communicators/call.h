@@ -19,8 +19,9 @@ enum class Operation : std::uint8_t {
   all_reduce,
   reduce_scatter,
   split,
-  library,  ///< the ranks wait for each other inside a library
-  leave     ///< the communicator's end
+  library,   ///< the ranks wait for each other inside a library
+  conclude,  ///< the job's end
+  leave      ///< the communicator's end
 };
 
 struct Call {

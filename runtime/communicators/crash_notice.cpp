@@ -8,7 +8,7 @@
 #include <csignal>
 #include <cstring>
 
-#include "runtime/communicators/process.h"
+#include "runtime/host_name.h"
 
 namespace lamina {
 namespace {

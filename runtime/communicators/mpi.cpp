@@ -11,8 +11,8 @@
 #include <new>
 
 #include "runtime/communicators/mpi_group.h"
-#include "runtime/communicators/process.h"
 #include "runtime/communicators/watchdog.h"
+#include "runtime/host_name.h"
 
 namespace lamina {
 namespace {

@@ -48,6 +48,7 @@ class MessageCommunicator final : public Communicator {
     work();
   }
   void do_barrier() override { agree({.operation = Operation::barrier}); }
+  void do_conclude() override { agree({.operation = Operation::conclude}); }
   std::unique_ptr<BackgroundSums> do_make_background_sums() override;
   void do_broadcast(void* values, std::size_t count, ElementType type, int root) override;
   void do_all_gather(const void* part, std::size_t count, ElementType type, const TakePiece& take) override;

@@ -45,12 +45,6 @@ bool has_ended(pid_t pid) {
   return state == 0 || state == 'Z' || state == 'X';
 }
 
-std::string host_name() {
-  std::array<char, 256> name{};
-  gethostname(name.data(), name.size() - 1);
-  return name.data();
-}
-
 pid_t launcher_of_this_process() {
   if (std::getenv("OMPI_COMM_WORLD_SIZE") == nullptr && std::getenv("PMIX_RANK") == nullptr) return 0;
   // A shell or a tool may stand between.

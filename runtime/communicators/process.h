@@ -3,8 +3,6 @@
 
 #include <sys/types.h>
 
-#include <string>
-
 namespace lamina {
 
 /// The letter of /proc/PID/stat: R, S, D (waits for a disk), T (stopped), Z …; 0 where there is no such
@@ -12,8 +10,6 @@ namespace lamina {
 char process_state(pid_t pid);
 /// Gone, or dead and not yet buried.
 bool has_ended(pid_t pid);
-
-std::string host_name();
 
 /// The process that started this one on behalf of mpirun or srun, or mpirun itself; 0 when this process was
 /// started otherwise.

@@ -15,6 +15,8 @@ constexpr std::size_t kLargestElement = 8;
 
 void SlotCommunicator::do_barrier() { slots_.exchange({.operation = Operation::barrier}); }
 
+void SlotCommunicator::do_conclude() { slots_.exchange({.operation = Operation::conclude}); }
+
 void SlotCommunicator::do_in_library(const std::function<void()>& work) {
   const BlindWait inside(slots_.group(), {.operation = Operation::library});
   work();

@@ -26,6 +26,7 @@ class SlotCommunicator : public Communicator {
   void do_rename(const std::string& name) final { slots_.group().rename(name); }
   void do_in_library(const std::function<void()>& work) final;
   void do_barrier() final;
+  void do_conclude() final;
   void do_broadcast(void* values, std::size_t count, ElementType type, int root) final;
   void do_all_gather(const void* part, std::size_t count, ElementType type, const TakePiece& take) final;
   void do_all_to_all(const void* in, void* out, std::size_t count, ElementType type) final;

@@ -8,8 +8,8 @@
 #include <numeric>
 #include <thread>
 
-#include "runtime/communicators/process.h"
 #include "runtime/communicators/slot_communicator.h"
+#include "runtime/host_name.h"
 
 namespace lamina {
 namespace {

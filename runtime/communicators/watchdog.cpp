@@ -6,6 +6,7 @@
 #include <csignal>
 
 #include "runtime/communicators/process.h"
+#include "runtime/host_name.h"
 
 namespace lamina {
 namespace {

@@ -393,7 +393,7 @@ TEST(CheckpointFolder, PrepareRefusesWhereNothingCanBeWritten) {
   std::ofstream(folder / "file").flush();
   const auto message = [](const fs::path& path) -> std::string {
     try {
-      CheckpointFolder(path).prepare();
+      CheckpointFolder(path).prepare("--folder");
     } catch (const UserError& error) {
       return error.what();
     }
@@ -403,6 +403,8 @@ TEST(CheckpointFolder, PrepareRefusesWhereNothingCanBeWritten) {
   EXPECT_THAT(message(folder / "file"), HasSubstr((folder / "file").string()));
   EXPECT_THAT(message(folder / "file/below"), HasSubstr("Not a directory"));
   EXPECT_THAT(message("/proc"), HasSubstr("/proc"));
+  EXPECT_THAT(message("/proc"), HasSubstr("give --folder another path"));
+  EXPECT_THAT(message("/proc/x"), HasSubstr("give --folder a path that can be written"));
 }
 
 TEST(Hdf5Library, NamesItsVersion) {

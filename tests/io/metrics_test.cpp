@@ -4,10 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "runtime/error.h"
+#include "tests/io/file_size_limit.h"
 #include "tests/io/temporary_folder.h"
 
 namespace lamina {
@@ -33,6 +35,16 @@ TrainingRecord training(std::int64_t step) {
   TrainingRecord record;
   record.step = step;
   return record;
+}
+
+/// What a person is told who gives this file; nothing where it is taken.
+std::string refusal_of(const std::filesystem::path& file, std::optional<std::int64_t> resumed_step) {
+  try {
+    MetricsFile metrics(file, resumed_step);
+  } catch (const UserError& error) {
+    return error.what();
+  }
+  return "";
 }
 
 TEST(Metrics, WritesOneObjectPerLineAtOnce) {
@@ -77,8 +89,9 @@ TEST(Metrics, AResumedRunHasEachStepOnce) {
   const TemporaryFolder folder;
   {
     MetricsFile metrics(folder / "m.jsonl", std::nullopt);
-    for (const int step : {1, 10, 20, 30}) metrics.write(training(step));
+    for (const int step : {1, 10, 20}) metrics.write(training(step));
     metrics.write(ValidationRecord{20, 2.0, 1, 1});
+    metrics.write(training(30));
   }
   std::ofstream(folder / "m.jsonl", std::ios::app) << R"({"step": 15, "lo)";  // a torn write
 
@@ -105,14 +118,34 @@ TEST(Metrics, AFreshRunBeginsAnew) {
   EXPECT_THAT(steps(folder / "m.jsonl"), ElementsAre(1));
 }
 
-TEST(Metrics, AResumedRunLeavesForeignFilesAlone) {
+TEST(Metrics, ForeignFilesAreLeftAlone) {
   const TemporaryFolder folder;
-  const std::string text = "{\"step\": 1}\nmy notes\nmore notes\n";
-  std::ofstream(folder / "notes.txt") << text;
+  for (const std::string text : {"{\"step\": 1}\nmy notes\nmore notes\n", "my notes\n", "my notes"}) {
+    std::ofstream(folder / "notes.txt") << text;
 
-  EXPECT_THROW(MetricsFile(folder / "notes.txt", 20), UserError);
+    for (const auto resumed_step : {std::optional<std::int64_t>(20), std::optional<std::int64_t>()})
+      EXPECT_THAT(refusal_of(folder / "notes.txt", resumed_step), HasSubstr("is not a metrics file: line"));
 
-  EXPECT_EQ(content(folder / "notes.txt"), text);
+    EXPECT_EQ(content(folder / "notes.txt"), text);
+  }
+}
+
+TEST(Metrics, ARunThatWritesNoneLeavesThoseThatAreThere) {
+  const TemporaryFolder folder;
+  MetricsFile(folder / "m.jsonl", std::nullopt).write(training(5));
+  const std::string before = content(folder / "m.jsonl");
+
+  MetricsFile(folder / "m.jsonl", std::nullopt);
+  MetricsFile(folder / "m.jsonl", 1);
+
+  EXPECT_EQ(content(folder / "m.jsonl"), before);
+}
+
+TEST(Metrics, AFileThatCannotBeReadIsNoEmptyOne) {
+  const std::filesystem::path memory = "/proc/self/mem";  // at its beginning there is nothing to be read
+  if (!std::filesystem::exists(memory)) GTEST_SKIP() << "no " << memory;
+
+  EXPECT_THAT(refusal_of(memory, 20), HasSubstr("cannot be read: Input/output error"));
 }
 
 TEST(Metrics, NoFileTakesRecordsNowhere) {
@@ -123,24 +156,34 @@ TEST(Metrics, NoFileTakesRecordsNowhere) {
 
 TEST(Metrics, AnUnwritablePathIsTheUsersError) {
   const TemporaryFolder folder;
-  const auto message = [](const std::filesystem::path& file) -> std::string {
-    try {
-      MetricsFile metrics(file, std::nullopt);
-    } catch (const UserError& error) {
-      return error.what();
-    }
-    return "";
-  };
+  std::filesystem::create_symlink("loop", folder / "loop");
 
-  EXPECT_THAT(message(folder / "none/m.jsonl"), HasSubstr("No such file or directory"));
-  EXPECT_THAT(message(folder.path()), HasSubstr(folder.path().string()));
+  EXPECT_THAT(refusal_of(folder / "none/m.jsonl", {}), HasSubstr("No such file or directory"));
+  EXPECT_THAT(refusal_of(folder.path(), {}), HasSubstr(folder.path().string()));
+  EXPECT_THAT(refusal_of(folder / "loop", 20), HasSubstr("Too many levels of symbolic links"));
 }
 
-TEST(Metrics, AFullDiskIsNoticed) {
+TEST(Metrics, AFullDiskIsToldOnce) {
   if (!std::filesystem::exists("/dev/full")) GTEST_SKIP() << "no /dev/full here";
   MetricsFile metrics("/dev/full", std::nullopt);
 
-  EXPECT_THROW(metrics.write(training(1)), UserError);
+  EXPECT_THAT(metrics.write(training(1)), HasSubstr("/dev/full cannot be written: No space left on device"));
+  EXPECT_EQ(metrics.write(training(2)), "");
+}
+
+TEST(Metrics, RecordsWaitUntilTheyCanBeWritten) {
+  const TemporaryFolder folder;
+  MetricsFile metrics(folder / "m.jsonl", std::nullopt);
+  metrics.write(training(1));
+  {
+    const FileSizeLimit full(std::filesystem::file_size(folder / "m.jsonl") + 10);
+    EXPECT_NE(metrics.write(training(2)), "");
+    metrics.write(training(3));
+  }
+
+  EXPECT_EQ(metrics.write(training(4)), "");
+
+  EXPECT_THAT(steps(folder / "m.jsonl"), ElementsAre(1, 2, 3, 4));
 }
 
 }  // namespace

@@ -1,9 +1,17 @@
 #include "kernels/cpu/parallel.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
 #include <stdexcept>
 #include <vector>
+
+#include "runtime/error.h"
 
 namespace lamina {
 namespace {
@@ -47,6 +55,33 @@ TEST(ParallelFor, PassesAnExceptionOn) {
 
     EXPECT_THROW(fail(), std::runtime_error);
   }
+}
+
+std::uint64_t address_space() {
+  std::uint64_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages;
+  return pages * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+}
+
+/// Ends with code 0 where the threads that there is room for do not keep it from saying so.
+[[noreturn]] void ask_for_too_many_threads() {
+  constexpr std::uint64_t kRoom = 100'000'000;  // of about ten stacks
+  const rlimit limit = {address_space() + kRoom, RLIM_INFINITY};
+  setrlimit(RLIMIT_AS, &limit);
+  try {
+    parallel_for(1000, 1000, [](std::size_t) {});
+  } catch (const UserError& error) {
+    std::fputs(error.what(), stderr);
+    std::_Exit(0);
+  }
+  std::_Exit(1);
+}
+
+TEST(ParallelForDeathTest, ThreadsThatCannotBeHadAreTheUsersError) {
+  if (address_space() > std::uint64_t{1} << 40) GTEST_SKIP() << "a sanitizer has taken the address space";
+
+  EXPECT_EXIT(ask_for_too_many_threads(), ::testing::ExitedWithCode(0),
+              "only [0-9]+ of the 1000 threads .*; give fewer --threads");
 }
 
 }  // namespace

@@ -64,6 +64,7 @@ class Settings(BadInput):
     def test_values_that_are_none(self):
         self.all_refused(
             self.training("--batch", "12abc", words=["--batch", "whole number", "12abc"]),
+            self.training("--threads", 1025, words=["--threads must be at most 1024, not 1025"]),
             self.training("--batch", -4, words=["--batch", "at least 1", "-4"]),
             self.training("--learning-rate", "nan", words=["--learning-rate", "finite", "nan"]),
             self.training("--steps", words=["--steps", "value"]),
@@ -79,6 +80,22 @@ class Settings(BadInput):
             self.training("--resume", words=["--resume needs --checkpoint"]),
             self.training("--seed", 1, "--seed", 2, words=["--seed is given 2 times"]),
             self.training("--metrics", self.text, words=["--metrics and --data are the same file"]))
+
+    def test_outputs_over_inputs_and_each_other(self):
+        link = self.folder / "link"
+        link.symlink_to(self.text)
+        self.addCleanup(link.unlink)
+        config = self.file("c.toml", f"data = '{self.text}'\n".encode())
+        new, same = self.folder / "new", self.folder / ".." / self.folder.name / "new"
+        data = ["--data", self.text, "--json", self.text]
+        self.all_refused(
+            Case(["train", "--config", config, "--metrics", config], ["--metrics and --config are the same file"]),
+            Case(["train", "--config", config, "--trace", config], ["--trace and --config are the same file"]),
+            self.training("--metrics", new, "--trace", same, words=["--trace and --metrics are the same file"]),
+            self.training("--metrics", link, words=["--metrics and --data are the same file"]),
+            Case(["benchmark", "train", *data], ["--json and --data are the same file"]))
+        self.assert_refused(lamina("benchmark", "scaling", "--grids", "1x1", *data), USER_ERROR, ["--json and --data"])
+        self.assert_nothing_changed()
 
     def test_a_configuration_file_with_mistakes(self):
         file = self.file("wrong.toml", b"hidden = 16\nhiden = 16\n")
@@ -154,6 +171,27 @@ class Data(BadInput):
             Case(["generate", *model, "--prompt", "the µ"], ["--prompt", "µ"]))
 
 
+class Metrics(BadInput):
+    def test_a_run_that_is_refused_leaves_its_files(self):
+        records, trace = self.file("old.jsonl", b'{"step":1}\n'), self.file("old.json", b"{}")
+        absent = self.folder / "none" / "trace.json"
+        self.all_refused(
+            self.training("--metrics", records, "--trace", absent, words=[absent]),
+            self.training("--metrics", records, "--trace", trace, "--trace-step", 999, words=["--trace-step 999"]))
+
+    def test_a_file_that_holds_something_else(self):
+        notes = self.file("notes.txt", b"my notes\n")
+        self.all_refused(self.training("--metrics", notes, words=[notes, "is not a metrics file: line 1"]))
+
+    def test_no_room_for_records(self):
+        checkpoints = self.folder / "without_records"
+        process = self.train("--metrics", "/dev/full", "--checkpoint", checkpoints, ranks=RANKS)
+        self.assert_done(process)
+        self.assertEqual(len(sentences(process)), 1, process.stderr)
+        self.assertIn("/dev/full cannot be written: No space left on device; training goes on", sentences(process)[0])
+        self.assertTrue((checkpoints / "step-00000020.h5").exists())
+
+
 class Folder(BadInput):
     def test_a_folder_or_file_that_cannot_be_written(self):
         self.all_refused(
@@ -194,7 +232,9 @@ class FullDisk(BadInput):
 
     def test_no_room_for_the_first_checkpoint(self):
         disk = self.mount(16)
-        self.all_refused(self.training("--checkpoint", disk, words=["first checkpoint", "--checkpoint"]))
+        records, trace = self.file("older.jsonl", b'{"step":1}\n'), self.file("older.json", b"{}")
+        self.all_refused(self.training("--checkpoint", disk, "--metrics", records, "--trace", trace,
+                                       words=["first checkpoint", "--checkpoint"]))
 
     def test_three_failures_in_a_row_end_the_run(self):
         disk = self.mount(512)
@@ -308,6 +348,19 @@ class DamagedCheckpoint(BadInput):
             Case(["checkpoint", "verify", absent], [absent]),
             Case(["evaluate", "--checkpoint", absent, "--data", self.text], [absent]))
 
+    def test_names_that_the_system_refuses(self):
+        loop = self.folder / "loop"
+        loop.symlink_to(loop)
+        self.addCleanup(loop.unlink)
+        for name, reason in ((loop, "Too many levels of symbolic links"), ("x" * 300, "File name too long")):
+            self.all_refused(
+                Case(["checkpoint", "verify", name], [name, reason]),
+                Case(["checkpoint", "inspect", name], [name, reason]),
+                Case(["evaluate", "--checkpoint", name, "--data", self.text], [name, reason]),
+                self.training("--checkpoint", name, "--resume", words=[name, reason]),
+                self.training("--checkpoint", self.checkpoints, "--resume", "--model-parallel", RANKS, "--metrics", name,
+                              words=[name, reason]))
+
     def test_resume_on_more_ranks_than_the_run_has_lane_groups(self):
         resume = ["--checkpoint", self.checkpoints, "--resume"]
         words = ["step-00000020.h5", "1 lane groups", "2 data ranks x 1 passes", "--model-parallel 2", "at most 1)"]
@@ -344,19 +397,28 @@ class DamagedCheckpoint(BadInput):
 
 
 class OneRank(BadInput):
-    def assert_job_ends(self, first, second):
-        """Rank 1 fails alone: the job must say why, once, and end."""
+    def assert_job_ends(self, first, second, word="--bogus"):
+        """One rank fails alone: the job must say why, once, and end with that rank's code."""
         command = ["mpirun", "-n", 1, PROGRAM, *first, ":", "-n", 1, PROGRAM, *second]
         started = time.monotonic()
         process = subprocess.run([str(part) for part in command], capture_output=True, timeout=60)
-        self.assertNotEqual(process.returncode, 0)
         self.assertEqual(len(sentences(process)), 1, process.stderr.decode())
-        self.assertIn("--bogus", sentences(process)[0])
+        self.assertIn(word, sentences(process)[0])
+        self.assertEqual(process.returncode, USER_ERROR)
         self.assertLess(time.monotonic() - started, 30)
 
     def test_a_rank_that_fails_while_its_peer_trains(self):
         good = training(self.text, "--model-parallel", 2)
         self.assert_job_ends(good, [*good, "--bogus"])
+
+    def test_a_rank_that_fails_while_its_peer_opens_the_folder(self):
+        """What its peer calls first is not to be taken for the end of the job."""
+        good = training(self.text, "--model-parallel", 2, "--checkpoint", self.folder / "of_one_rank")
+        absent = ["train", "--config", self.folder / "absent.toml"]
+        self.assert_job_ends(good, [*good, "--bogus"])
+        self.assert_job_ends(good, absent, "absent.toml")
+        self.assert_job_ends(absent, good, "absent.toml")
+        self.assertFalse((self.folder / "of_one_rank" / "step-00000000.h5").exists())
 
     def test_a_rank_that_fails_while_its_peer_hangs(self):
         """Opening a file waits, for some 45 s, while another process has it leased."""

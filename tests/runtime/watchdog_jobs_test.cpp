@@ -15,8 +15,8 @@
 
 #include "runtime/communicator.h"
 #include "runtime/communicators/mpi.h"
-#include "runtime/communicators/process.h"
 #include "runtime/fault_point.h"
+#include "runtime/host_name.h"
 
 namespace lamina {
 namespace {

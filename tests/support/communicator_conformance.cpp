@@ -486,6 +486,19 @@ void check_split_against_barrier(Communicator& world) {
       "called split");
 }
 
+// A rank that failed alone is at the end; the others share whether they could open a file.
+void check_end_against_gather(Communicator& world) {
+  expect_mismatch(
+      world, gather_four, "called all_gather of 4 float32", [](Communicator& c) { c.conclude(); },
+      "came to the job's end");
+}
+
+void check_end_against_barrier(Communicator& world) {
+  expect_mismatch(
+      world, [](Communicator& c) { c.barrier(); }, "called barrier", [](Communicator& c) { c.conclude(); },
+      "came to the job's end");
+}
+
 void check_groups_name_ranks_of_the_world(Communicator& world) {
   if (world.size() < 4) return;
   const auto group = world.split(world.rank() % 2, 0);
@@ -657,6 +670,8 @@ const std::vector<CommunicatorCheck>& communicator_checks() {
       {"other_root", check_other_root},
       {"pieces_of_another_count", check_pieces_of_another_count},
       {"split_against_barrier", check_split_against_barrier},
+      {"end_against_gather", check_end_against_gather},
+      {"end_against_barrier", check_end_against_barrier},
       {"groups_name_ranks_of_the_world", check_groups_name_ranks_of_the_world},
       {"failed_rank_frees_the_others", check_failed_rank_frees_the_others},
       {"failure_in_the_world_reaches_groups", check_failure_in_the_world_reaches_groups},

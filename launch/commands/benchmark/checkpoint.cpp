@@ -215,7 +215,7 @@ void benchmark_checkpoint(const CheckpointBenchmarkSettings& settings, Communica
   settings.validate();
   from_root(world, [&] {
     require_writable(settings.json);
-    CheckpointFolder(settings.folder).prepare();
+    CheckpointFolder(settings.folder).prepare("--folder");
     return std::string();
   });
   CheckpointBenchmark(settings, world).run();

@@ -5,6 +5,7 @@
 #include <fstream>
 
 #include "kernels/backends.h"
+#include "launch/output_files.h"
 #include "launch/setting.h"
 #include "launch/version.h"
 
@@ -36,7 +37,8 @@ void write_figures(const std::string& name, const Json& facts, const std::vector
 
 void write_figures(const std::string& name, const Json& figures) { write_text(name, figures.dump(2) + '\n'); }
 
-void require_writable(const std::string& name) {
+void require_writable(const std::string& name, const std::string& data) {
+  require_apart({{"json", name}}, {{"data", data}});
   if (!name.empty()) require_success(std::ofstream(name, std::ios::app), name);
 }
 

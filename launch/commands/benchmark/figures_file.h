@@ -19,7 +19,8 @@ void write_figures(const std::string& file, const Json& facts, const std::vector
 /// Writes one JSON value. Throws as above.
 void write_figures(const std::string& file, const Json& figures);
 
-/// Throws UserError, before anything is measured, where write_figures() would.
-void require_writable(const std::string& file);
+/// Throws UserError, before anything is measured, where write_figures() would, or would replace `data`, the
+/// text of --data.
+void require_writable(const std::string& file, const std::string& data = "");
 
 }  // namespace lamina

@@ -66,13 +66,4 @@ void ModelMemory::place_boxes(const Communicator& world) {
   });
 }
 
-std::vector<CheckpointTensor<const float>> ModelMemory::written() const {
-  std::vector<CheckpointTensor<const float>> all;
-  for (const auto& tensor : tensors_) {
-    auto& boxes = all.emplace_back(CheckpointTensor<const float>{tensor.layout, {}}).boxes;
-    for (const auto& box : tensor.boxes) boxes.push_back({box.outer_part, box.split_part, box.values});
-  }
-  return all;
-}
-
 }  // namespace lamina

@@ -17,7 +17,7 @@ class ModelMemory {
   ModelMemory(double gigabytes, const Communicator& world);
 
   const std::vector<CheckpointTensor<float>>& tensors() const { return tensors_; }
-  std::vector<CheckpointTensor<const float>> written() const;
+  std::vector<CheckpointTensor<const float>> written() const { return read_only(tensors_); }
   /// This rank's share, without gaps.
   std::span<float> all() { return memory_; }
   std::int64_t hidden() const { return hidden_; }

@@ -223,7 +223,7 @@ void ScalingBenchmarkSettings::validate() const {
     training.validate();
     require_layout(point.grid.ranks(), training.grid, training.batch);
   }
-  require_writable(json);
+  require_writable(json, train.data);
 }
 
 bool asks_for_scaling(const Words& arguments) {

@@ -213,7 +213,7 @@ void TrainBenchmarkSettings::validate() const {
 void benchmark_train(const TrainBenchmarkSettings& settings, Communicator& world) {
   settings.validate();
   from_root(world, [&] {
-    require_writable(settings.json);
+    require_writable(settings.json, settings.data);
     return std::string();
   });
   TrainBenchmark(settings, world).run();

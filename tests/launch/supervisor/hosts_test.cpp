@@ -9,6 +9,7 @@
 #include <fstream>
 
 #include "runtime/error.h"
+#include "runtime/host_name.h"
 
 namespace lamina {
 namespace {
@@ -85,10 +86,7 @@ TEST_F(Hosts, OtherLinesAreRefused) {
 TEST(AbsentHosts, AMissingFileIsNamed) { EXPECT_THROW(read_hosts("/nowhere/hosts"), UserError); }
 
 TEST(ThisMachine, IsKnownByItsNamesAndAddresses) {
-  std::array<char, 256> name{};
-  gethostname(name.data(), name.size() - 1);
-  for (const std::string& own :
-       {std::string("localhost"), std::string("127.0.0.1"), std::string(name.data())})
+  for (const std::string& own : {std::string("localhost"), std::string("127.0.0.1"), host_name()})
     EXPECT_TRUE(is_this_machine(own)) << own;
   for (const char* other : {"198.51.100.1", "no-such-host.invalid"})
     EXPECT_FALSE(is_this_machine(other)) << other;

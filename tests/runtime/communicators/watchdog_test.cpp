@@ -10,6 +10,7 @@
 
 #include "runtime/communicators/crash_notice.h"
 #include "runtime/communicators/process.h"
+#include "runtime/host_name.h"
 
 namespace lamina {
 namespace {
