@@ -1,7 +1,6 @@
 #include "kernels/cuda/exchanges/gpu_seats.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -10,6 +9,7 @@
 
 #include "kernels/cuda/libraries/nccl.h"
 #include "runtime/error.h"
+#include "runtime/host_name.h"
 
 namespace lamina::cuda {
 namespace {
@@ -50,7 +50,7 @@ GpuSeat own_seat(const Device& device) {
   GpuSeat seat{.nccl_version = nccl_version(),
                .is_off = asks_for("LAMINA_NCCL", "0"),
                .may_share = asks_for("LAMINA_NCCL_SHARED_GPU", "1")};
-  gethostname(seat.host.data(), seat.host.size() - 1);
+  host_name().copy(seat.host.data(), seat.host.size() - 1);
   verify(cudaDeviceGetPCIBusId(seat.gpu.data(), static_cast<int>(seat.gpu.size()), device.ordinal()),
          "cudaDeviceGetPCIBusId");
   return seat;
