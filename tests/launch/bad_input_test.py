@@ -1,4 +1,4 @@
-# ctest: labels=program,mpi timeout=300
+# ctest: labels=program,mpi,brief timeout=300
 """Bad input: one clear sentence for the whole job, the documented exit code, and nothing written over or lost."""
 import concurrent.futures
 import dataclasses

@@ -1,4 +1,4 @@
-# ctest: labels=program timeout=120
+# ctest: labels=program,brief timeout=240
 """launch/gpu_check.sh without a GPU: it says so, and that nothing was measured. With stand-ins for what a machine with a
 GPU has: every step is recorded, whatever becomes of the others. Losses and figures are real ones, of tiny models."""
 import json
