@@ -11,7 +11,7 @@ import subprocess
 import time
 import unittest
 
-from program import PROGRAM, ProgramTest, command, digests, lamina, sentences, training
+from program import PROGRAM, ProgramTest, command, digests, lamina, mount_small_disk, sentences, training
 
 USER_ERROR, DAMAGED, NOT_WRITTEN = 2, 3, 7
 RANKS = 2
@@ -215,14 +215,7 @@ class Folder(BadInput):
 
 class FullDisk(BadInput):
     def mount(self, kibibytes):
-        """A small file system."""
-        disk = self.folder / f"disk-{kibibytes}"
-        disk.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"size={kibibytes}k", "tmpfs", disk]
-        if subprocess.run(command, capture_output=True).returncode != 0:
-            self.skipTest("a small file system cannot be mounted here")
-        self.addCleanup(subprocess.run, ["umount", disk], check=True)
-        return disk
+        return mount_small_disk(self, self.folder / f"disk-{kibibytes}", kibibytes)
 
     @unittest.skipUnless(os.path.exists("/dev/full"), "no /dev/full here")
     def test_no_room_for_standard_output(self):

@@ -1,11 +1,10 @@
 # ctest: labels=program,mpi timeout=120
 """lamina checkpoint export: what NumPy loads is what h5py reads, bit for bit; no output is half written or lost."""
-import subprocess
 import sys
 import unittest
 import zipfile
 
-from program import ProgramTest, digests, lamina
+from program import ProgramTest, digests, lamina, mount_small_disk
 
 try:
     import h5py
@@ -115,11 +114,7 @@ class Export(ProgramTest):
         self.refused([damaged, "/state/lstm0/h"], checkpoint=damaged, code=DAMAGED)
 
     def test_a_full_disk_is_said_and_leaves_nothing(self):
-        disk = self.output / "disk"
-        disk.mkdir()
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", disk], capture_output=True).returncode:
-            self.skipTest("a small file system cannot be mounted here")
-        self.addCleanup(subprocess.run, ["umount", disk], check=True)
+        disk = mount_small_disk(self, self.output / "disk", 8)
         self.refused(["x.npz", "No space left on device", "free"], output=disk / "x.npz")
 
 

@@ -53,6 +53,16 @@ def sentences(process):
     return [line.removeprefix("lamina: ") for line in lines if line.startswith("lamina: ")]
 
 
+def mount_small_disk(test, folder, kibibytes):
+    """A file system of its own in `folder`, which is made, until `test` ends; the test skips where that is not allowed."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={kibibytes}k", "tmpfs", folder]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        test.skipTest("a small file system cannot be mounted here")
+    test.addCleanup(subprocess.run, ["umount", folder], check=True)
+    return folder
+
+
 def digests(folder):
     """Every file below `folder` and what is in it."""
     return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}

@@ -8,20 +8,7 @@ namespace lamina::test {
 namespace {
 
 TrainingCase small_case(const std::string& normalization, const std::string& optimizer) {
-  TrainingCase what;
-  what.model.normalization = normalization;
-  what.model.layers = 2;
-  what.model.hidden = 16;
-  what.model.embedding = 8;
-  what.model.dropout = 0.2;
-  what.model.dropout_kind = optimizer == "sgd" ? "variational" : "plain";
-  what.optimizer = {.optimizer = optimizer,
-                    .learning_rate = optimizer == "sgd" ? 0.1 : 0.005,
-                    .weight_decay = 1e-3,
-                    .clip_norm = 0.5,
-                    .schedule = "cosine",
-                    .warmup = 3};
-  return what;
+  return small_training(normalization, optimizer, optimizer == "sgd" ? 0.1 : 0.005);
 }
 
 // A step keeps the float rounding of its gradients (about 1e-6 of their scale); twenty steps carried it to

@@ -187,6 +187,24 @@ bool decays(const std::string& name) { return name.find("/W") != std::string::np
 
 }  // namespace
 
+TrainingCase small_training(const std::string& normalization, const std::string& optimizer,
+                            double learning_rate) {
+  TrainingCase what;
+  what.model.normalization = normalization;
+  what.model.layers = 2;
+  what.model.hidden = 16;
+  what.model.embedding = 8;
+  what.model.dropout = 0.2;
+  what.model.dropout_kind = optimizer == "sgd" ? "variational" : "plain";
+  what.optimizer = {.optimizer = optimizer,
+                    .learning_rate = learning_rate,
+                    .weight_decay = 1e-3,
+                    .clip_norm = 0.5,
+                    .schedule = "cosine",
+                    .warmup = 3};
+  return what;
+}
+
 TrainingTrace train_on(const TrainingCase& what, const Placement& where) {
   std::vector<TrainingTrace> traces(size(where.data_ranks * where.model_ranks));
   std::vector<Tensors> parameters(traces.size());

@@ -27,6 +27,10 @@ struct TrainingCase {
   std::uint64_t seed = 3;
 };
 
+/// Of two layers, with dropout, decay, clipping, warm-up and a schedule.
+TrainingCase small_training(const std::string& normalization, const std::string& optimizer,
+                            double learning_rate);
+
 struct Placement {
   int data_ranks = 1;
   int model_ranks = 1;

@@ -16,7 +16,7 @@ void CpuRecurrence::backward(const RecurrenceBackward& b) {
   begin_backward(b);
   for (int t = steps_ - 1; t >= 0; --t) {
     step_backward(t);
-    give_turn();
+    side_work_.advance();
   }
   parameter_gradients(b.d_parameters);
   if (!b.d_input.empty()) input_gradient(b.d_input);
@@ -160,7 +160,7 @@ void CpuRecurrence::input_gradient(std::span<float> d_input) {
       });
       input_sum_.set(static_cast<int>(d), static_cast<int>(first), static_cast<int>(count),
                      d_input_of_rank_.data());
-      give_turn();
+      side_work_.advance();
     }
   input_sum_.finish();
 }
@@ -169,20 +169,19 @@ void CpuRecurrence::parameter_gradients(const LstmParameters<float>& d) {
   const Span span(SpanKind::pointwise, "parameter gradients");
   const std::size_t inputs = size(shape_.inputs), width = 4 * units_;
   const std::size_t rows = sequence_rows(), step = gates_at(0, 1, 0);
-  const auto turn = [this] { give_turn(); };
   group_tree_.sum(groups_, d.W_h, [&](std::size_t group, std::span<float> d_W_h) {
     products_.weight_h_gradient(rows, da_h() + gates_at(group, own_first_, 0), step, h_before(group, 0),
-                                h_after(group, 0), d_W_h.data(), threads_, turn);
+                                h_after(group, 0), d_W_h.data(), threads_, side_work_.advance);
   });
   if (normalized()) {
     sum_over_groups(d_gain_h_, width, d.gain_h);
     sum_over_groups(d_gain_c_, units_, d.gain_c);
     sum_over_groups(d_bias_c_, units_, d.bias_c);
   }
-  if (token_rows_) return token_rows_->finish_backward(d, turn);
+  if (token_rows_) return token_rows_->finish_backward(d, side_work_.advance);
   group_tree_.sum(groups_, d.W_x, [&](std::size_t group, std::span<float> d_W_x) {
     products_.weight_x_gradient(rows, da_x() + gates_at(group, own_first_, 0), step,
-                                &input_[group * rows * inputs], d_W_x.data(), threads_, turn);
+                                &input_[group * rows * inputs], d_W_x.data(), threads_, side_work_.advance);
   });
   sum_over_groups(d_bias_, width, d.bias);
   if (normalized()) sum_over_groups(d_gain_x_, width, d.gain_x);

@@ -89,7 +89,6 @@ class CpuRecurrence final : public Recurrence {
   void state_gradient(int t);
   void input_gradient(std::span<float> d_input);
   void parameter_gradients(const LstmParameters<float>& d);
-  void give_turn() const { side_work_.advance(); }
   void sum_over_groups(const Floats& of_groups, std::size_t width, std::span<float> out) const;
 
   // task(d, k), task(d, p) or task(d, q) over tiles, on the rank's threads.

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <atomic>
 #include <bit>
-#include <random>
 #include <string>
 
 #include "kernels/cuda/cuda_backend.h"
@@ -19,15 +18,6 @@ namespace lamina::cuda {
 namespace {
 
 using Floats = std::vector<float>;
-
-/// Of several magnitudes, so that another order of the sum gives other bits.
-Floats values_of(int rank, std::size_t count) {
-  std::mt19937 random(static_cast<unsigned>(rank) * 7919u + static_cast<unsigned>(count));
-  std::normal_distribution<float> normal;
-  Floats values(count);
-  for (float& value : values) value = std::ldexp(normal(random), static_cast<int>(random() % 20));
-  return values;
-}
 
 class SideSumsTest : public ::testing::TestWithParam<int> {
  protected:

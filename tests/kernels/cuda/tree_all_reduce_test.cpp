@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <bit>
-#include <random>
 #include <tuple>
 
 #include "kernels/cuda/exchanges/staged.h"
@@ -16,15 +15,6 @@ namespace {
 
 using Floats = std::vector<float>;
 using Parameters = std::tuple<int, Gpus>;
-
-/// Of several magnitudes, so that another order of the sum gives other bits.
-Floats values_of(int rank, std::size_t count) {
-  std::mt19937 random(static_cast<unsigned>(rank) * 7919u + static_cast<unsigned>(count));
-  std::normal_distribution<float> normal;
-  Floats values(count);
-  for (float& value : values) value = std::ldexp(normal(random), static_cast<int>(random() % 20));
-  return values;
-}
 
 std::vector<std::uint32_t> bits_of(const Floats& values) {
   std::vector<std::uint32_t> bits;

@@ -1,5 +1,8 @@
 #include "tests/support/cuda_backend/gpu_ranks.h"
 
+#include <cmath>
+#include <random>
+
 #include "tests/support/cuda_on_cpu/cuda_on_cpu.h"
 
 namespace lamina::cuda {
@@ -10,6 +13,14 @@ void run_on_gpus(int ranks, Gpus gpus, const std::function<void(Device& device, 
     Device device(gpus == Gpus::one ? 0 : world.rank());
     body(device, world);
   });
+}
+
+std::vector<float> values_of(int rank, std::size_t count) {
+  std::mt19937 random(static_cast<unsigned>(rank) * 7919u + static_cast<unsigned>(count));
+  std::normal_distribution<float> normal;
+  std::vector<float> values(count);
+  for (float& value : values) value = std::ldexp(normal(random), static_cast<int>(random() % 20));
+  return values;
 }
 
 }  // namespace lamina::cuda

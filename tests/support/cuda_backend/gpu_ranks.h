@@ -1,6 +1,7 @@
 // Ranks that are threads, each with a Device of its own.
 #pragma once
 
+#include <cstddef>
 #include <functional>
 #include <span>
 #include <vector>
@@ -15,6 +16,9 @@ enum class Gpus { one, one_each };
 
 /// As run_on_threads(); a Device of rank r's GPU for each. The emulated GPUs and NCCL are as at the start.
 void run_on_gpus(int ranks, Gpus gpus, const std::function<void(Device& device, Communicator& world)>& body);
+
+/// Of several magnitudes, so that another order of the sum gives other bits.
+std::vector<float> values_of(int rank, std::size_t count);
 
 inline std::vector<float> to_host(Device& device, std::span<const float> values) {
   std::vector<float> host(values.size());

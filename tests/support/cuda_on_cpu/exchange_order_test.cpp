@@ -9,19 +9,11 @@
 namespace cuda_on_cpu::test {
 namespace {
 
-class ExchangeOrder : public EmulatedGpu {
+class ExchangeOrder : public TwoStreams {
  protected:
-  void SetUp() override {
-    EmulatedGpu::SetUp();
-    for (cudaStream_t* stream : {&one_, &other_})
-      ASSERT_EQ(cudaSuccess, cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking));
-    ASSERT_EQ(cudaSuccess, cudaEventCreateWithFlags(&event_, cudaEventDisableTiming));
-  }
   void TearDown() override {
     forget_errors();
-    for (const cudaStream_t stream : {one_, other_}) EXPECT_EQ(cudaSuccess, cudaStreamDestroy(stream));
-    EXPECT_EQ(cudaSuccess, cudaEventDestroy(event_));
-    EmulatedGpu::TearDown();
+    TwoStreams::TearDown();
   }
 
   void order(cudaStream_t before, cudaStream_t after) {
@@ -40,8 +32,6 @@ class ExchangeOrder : public EmulatedGpu {
   }
 
   int group_ = 0, other_group_ = 0;
-  cudaStream_t one_ = nullptr, other_ = nullptr;
-  cudaEvent_t event_ = nullptr;
 };
 
 TEST_F(ExchangeOrder, IsMissingBetweenStreams) {

@@ -22,6 +22,25 @@ class EmulatedGpu : public ::testing::Test {
   void TearDown() override { reset(); }
 };
 
+/// With two streams that do not wait for the legacy one, and an event.
+class TwoStreams : public EmulatedGpu {
+ protected:
+  void SetUp() override {
+    EmulatedGpu::SetUp();
+    for (cudaStream_t* stream : {&one_, &other_})
+      ASSERT_EQ(cudaSuccess, cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking));
+    ASSERT_EQ(cudaSuccess, cudaEventCreateWithFlags(&event_, cudaEventDisableTiming));
+  }
+  void TearDown() override {
+    for (const cudaStream_t stream : {one_, other_}) EXPECT_EQ(cudaSuccess, cudaStreamDestroy(stream));
+    EXPECT_EQ(cudaSuccess, cudaEventDestroy(event_));
+    EmulatedGpu::TearDown();
+  }
+
+  cudaStream_t one_ = nullptr, other_ = nullptr;
+  cudaEvent_t event_ = nullptr;
+};
+
 /// Device memory that the test's thread allocates.
 template <class T>
 class Buffer {

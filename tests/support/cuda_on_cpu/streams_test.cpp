@@ -13,29 +13,13 @@ namespace {
 __global__ void add_number(int* value, int number) { *value += number; }
 __global__ void multiply_by(int* value, int number) { *value *= number; }
 
-/// Two streams that do not wait for the legacy one, and an event.
-class Streams : public EmulatedGpu {
+class Streams : public TwoStreams {
  protected:
-  void SetUp() override {
-    EmulatedGpu::SetUp();
-    for (cudaStream_t* stream : {&one_, &other_})
-      ASSERT_EQ(cudaSuccess, cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking));
-    ASSERT_EQ(cudaSuccess, cudaEventCreateWithFlags(&event_, cudaEventDisableTiming));
-  }
-  void TearDown() override {
-    for (const cudaStream_t stream : {one_, other_}) EXPECT_EQ(cudaSuccess, cudaStreamDestroy(stream));
-    EXPECT_EQ(cudaSuccess, cudaEventDestroy(event_));
-    EmulatedGpu::TearDown();
-  }
-
   static Shape in(cudaStream_t stream) {
     Shape shape;
     shape.stream = stream;
     return shape;
   }
-
-  cudaStream_t one_ = nullptr, other_ = nullptr;
-  cudaEvent_t event_ = nullptr;
 };
 using LazyStreams = Streams;
 

@@ -2,13 +2,12 @@
 """lamina benchmark checkpoint on a tiny model: figures of everything it promises, and nothing left behind."""
 import json
 import pathlib
-import subprocess
 import sys
 import tempfile
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
-from program import lamina, sentences
+from program import lamina, mount_small_disk, sentences
 
 RAW = {"raw_write_shared", "raw_write_own", "raw_read_cached", "raw_read_disk", "copy"}
 OURS = {"write": "raw_write_shared", "read_cached": "raw_read_cached", "read_disk": "raw_read_disk"}
@@ -50,11 +49,7 @@ class BenchmarkCheckpoint(unittest.TestCase):
         self.assertEqual([path.read_text() for path in own.parent.iterdir()], ["mine"])
 
     def test_nothing_stays_on_a_disk_that_is_full(self):
-        disk = self.folder / "disk"
-        disk.mkdir()
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=14m", "tmpfs", disk], capture_output=True).returncode:
-            self.skipTest("a small file system cannot be mounted here")
-        self.addCleanup(subprocess.run, ["umount", disk], check=True)
+        disk = mount_small_disk(self, self.folder / "disk", 14 * 1024)
         for ranks in (1, 2):
             done = self.measure("--gigabytes", 0.01, ranks=ranks)
             self.assertIn(done.returncode, (2, 7))
