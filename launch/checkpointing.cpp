@@ -100,7 +100,8 @@ TrainedModel load_trained_model(const std::filesystem::path& file_or_folder, con
     if (settings.device == "cpu" && trained.precision == "tf32")
       trained.precision = "f32";  // which is no less exact
     if (settings.device == "cuda" && trained.exchange == "cell")
-      trained.exchange = "sharded";  // the same bits
+      trained.exchange = "sharded";                                     // the same bits
+    if (settings.device == "cuda") trained.layer_order = "sequential";  // likewise
   });
   Vocabulary vocabulary(record.vocabulary);
 

@@ -97,6 +97,12 @@ LanguageModel::LanguageModel(const ModelSettings& settings, int vocabulary, int 
                          shape.table_rows > 0 ? table_index_ : -1);
   }
 
+  if (settings.layer_order == "wavefront") {
+    std::vector<Recurrence*> recurrences;
+    for (LstmLayer& layer : layers_) recurrences.push_back(&layer.recurrence());
+    wavefront_ = backend.make_wavefront(recurrences, model_axis);
+  }
+
   output_W_ = table_.add("output/W", {V, H}, {1, V, H, blocks.count}, blocks,
                          Initializer::uniform(1 / std::sqrt(static_cast<float>(H))), /*decay=*/true);
   output_bias_ = table_.add("output/bias", {V}, {1, V, 1, blocks.count}, blocks, Initializer::constant(0),
@@ -130,82 +136,128 @@ std::span<const float> LanguageModel::dropped(int place, std::span<const float> 
   return out;
 }
 
+void LanguageModel::set_masks(const Tiling& lanes, std::uint64_t dropout_step) {
+  dropout_->masks.clear();
+  for (int place = 0; place <= settings_.layers; ++place)
+    dropout_->masks.push_back({.stream = &dropout_->streams[count(place)],
+                               .step = dropout_step,
+                               .probability = static_cast<float>(settings_.dropout),
+                               .variational = settings_.dropout_kind == "variational",
+                               .time_steps = latest_.time_steps,
+                               .width = place == 0 ? settings_.embedding : settings_.hidden,
+                               .tiling = lanes});
+}
+
+const DropoutMask* LanguageModel::mask_between(int layer) const {
+  return latest_dropped_ && layer > 0 ? &dropout_->masks[count(layer)] : nullptr;
+}
+
+std::span<float> LanguageModel::activation(int place) {
+  const int width = place == 0 ? settings_.embedding : settings_.hidden;
+  return activations_[count(place)].view().first(count(latest_.time_steps) * count(pass_.local_lanes()) *
+                                                 count(width));
+}
+
+std::span<float> LanguageModel::gradient(int place) {
+  const int width = place == 0 ? settings_.embedding : settings_.hidden;
+  return gradients_[count(place)].view().first(count(latest_.time_steps) * count(pass_.local_lanes()) *
+                                               count(width / pass_.blocks.count * pass_.blocks.local));
+}
+
 void LanguageModel::forward(const Sequences& sequences, CarriedState& state, int first_group,
                             std::optional<std::uint64_t> dropout_step) {
   const Span span(SpanKind::other, "forward");
   latest_ = sequences;
   latest_dropped_ = dropout_step.has_value() && settings_.dropout > 0;
-  dropout_->masks.clear();
   Tiling lanes = pass_;
   lanes.groups.first = state.tiling().groups.first + first_group;
-  const std::size_t rows = count(sequences.time_steps) * count(pass_.local_lanes());
-  const auto width = [&](int place) { return place == 0 ? settings_.embedding : settings_.hidden; };
-  for (int place = 0; place <= settings_.layers; ++place) {
-    dropout_->masks.push_back({.stream = &dropout_->streams[count(place)],
-                               .step = dropout_step.value_or(0),
-                               .probability = static_cast<float>(settings_.dropout),
-                               .variational = settings_.dropout_kind == "variational",
-                               .time_steps = sequences.time_steps,
-                               .width = width(place),
-                               .tiling = lanes});
-  }
-  const auto activation = [&](int place) {
-    return activations_[count(place)].view().first(rows * count(width(place)));
-  };
+  set_masks(lanes, dropout_step.value_or(0));
 
   // x = table[token], unless the first layer reads the tokens itself
-  std::span<const std::int32_t> tokens = sequences.tokens;
   std::span<const float> x;
   if (!reads_tokens()) {
-    embedding_->forward(sequences.time_steps, table_.value(table_index_), tokens, activation(0));
+    embedding_->forward(sequences.time_steps, table_.value(table_index_), sequences.tokens, activation(0));
     x = dropped(0, activation(0));
-    tokens = {};
   }
-  // x = dropout(lstm(x))
-  for (int l = 0; l < settings_.layers; ++l) {
-    const CarriedState::View carried = state.view(l, first_group, pass_.groups.local);
-    layers_[count(l)].forward({.time_steps = sequences.time_steps,
-                               .input = x,
-                               .h_first = carried.h,
-                               .c_first = carried.c,
-                               .lengths = sequences.lengths,
-                               .output = activation(l + 1),
-                               .h_last = carried.h,
-                               .c_last = carried.c,
-                               .tokens = std::exchange(tokens, {})});
-    x = dropped(l + 1, activation(l + 1));
-  }
+  x = wavefront_ ? forward_as_wavefront(x, state, first_group) : forward_one_by_one(x, state, first_group);
   // loss = -ln softmax(W x + b)[target]
   output_->forward(sequences.time_steps, x, sequences.targets);
 }
 
+RecurrenceForward LanguageModel::forward_arguments(int layer, std::span<const float> x, CarriedState& state,
+                                                   int first_group) {
+  const CarriedState::View carried = state.view(layer, first_group, pass_.groups.local);
+  return {.time_steps = latest_.time_steps,
+          .input = x,
+          .h_first = carried.h,
+          .c_first = carried.c,
+          .lengths = latest_.lengths,
+          .output = activation(layer + 1),
+          .h_last = carried.h,
+          .c_last = carried.c,
+          .tokens = layer == 0 && reads_tokens() ? latest_.tokens : std::span<const std::int32_t>()};
+}
+
+// x = dropout(lstm(x))
+std::span<const float> LanguageModel::forward_one_by_one(std::span<const float> x, CarriedState& state,
+                                                         int first_group) {
+  for (int l = 0; l < settings_.layers; ++l) {
+    layers_[count(l)].forward(forward_arguments(l, x, state, first_group));
+    x = dropped(l + 1, activation(l + 1));
+  }
+  return x;
+}
+
+std::span<const float> LanguageModel::forward_as_wavefront(std::span<const float> x, CarriedState& state,
+                                                           int first_group) {
+  std::vector<Wavefront::Forward> layers;
+  for (int l = 0; l < settings_.layers; ++l) {
+    const DropoutMask* mask = mask_between(l);
+    std::span<float> dropped;
+    if (mask != nullptr) dropped = dropped_[count(l)].view().first(activation(l).size());
+    if (l > 0) x = mask != nullptr ? dropped : activation(l);
+    layers.push_back({forward_arguments(l, x, state, first_group), mask, dropped});
+  }
+  wavefront_->forward(layers);
+  return dropped(settings_.layers, activation(settings_.layers));
+}
+
+void LanguageModel::undrop(int place) {
+  if (latest_dropped_) backend_.dropout_backward(dropout_->masks[count(place)], gradient(place));
+}
+
 void LanguageModel::backward(float scale, const BackwardHooks& hooks) {
   const Span span(SpanKind::other, "backward");
-  const std::size_t rows = count(latest_.time_steps) * count(pass_.local_lanes());
-  const auto gradient = [&](int place) {
-    const std::size_t width = count(place == 0 ? settings_.embedding : settings_.hidden);
-    return gradients_[count(place)].view().first(rows * width / count(pass_.blocks.count) *
-                                                 count(pass_.blocks.local));
-  };
-  const auto undrop = [&](int place) {
-    if (latest_dropped_) backend_.dropout_backward(dropout_->masks[count(place)], gradient(place));
-  };
-
   output_->backward(scale, gradient(settings_.layers), table_.gradient(output_W_),
                     table_.gradient(output_bias_));
   hooks.gradients_are_set({output_W_, output_bias_ + 1});
-  for (int l = settings_.layers - 1; l >= 0; --l) {
-    undrop(l + 1);
-    const bool has_inputs = l > 0 || !reads_tokens();
-    layers_[count(l)].backward(gradient(l + 1), has_inputs ? gradient(l) : std::span<float>(), table_,
-                               hooks.side_work);
-    hooks.gradients_are_set(layers_[count(l)].parameters());
-  }
+  if (wavefront_)
+    backward_as_wavefront(hooks);
+  else
+    backward_one_by_one(hooks);
   if (!reads_tokens()) {
     undrop(0);
     embedding_->backward(latest_.time_steps, gradient(0), latest_.tokens, table_.gradient(table_index_));
   }
   hooks.gradients_are_set({table_index_, table_index_ + 1});
+}
+
+void LanguageModel::backward_one_by_one(const BackwardHooks& hooks) {
+  for (int l = settings_.layers - 1; l >= 0; --l) {
+    undrop(l + 1);
+    layers_[count(l)].backward(gradient(l + 1), input_gradient(l), table_, hooks.side_work);
+    hooks.gradients_are_set(layers_[count(l)].parameters());
+  }
+}
+
+void LanguageModel::backward_as_wavefront(const BackwardHooks& hooks) {
+  undrop(settings_.layers);
+  std::vector<Wavefront::Backward> layers;
+  for (int l = 0; l < settings_.layers; ++l)
+    layers.push_back(
+        {layers_[count(l)].backward_arguments(gradient(l + 1), input_gradient(l), table_, hooks.side_work),
+         mask_between(l)});
+  wavefront_->backward(layers, [&](std::size_t l) { hooks.gradients_are_set(layers_[l].parameters()); });
 }
 
 std::size_t LanguageModel::saved_size() const {

@@ -79,7 +79,25 @@ class LanguageModel {
 
  private:
   struct Dropout;
+  void set_masks(const Tiling& lanes, std::uint64_t dropout_step);
   std::span<const float> dropped(int place, std::span<const float> x);
+  void undrop(int place);
+  std::span<float> activation(int place);
+  std::span<float> gradient(int place);
+  // The layers; x: the input of the lowest one, unless that reads tokens. They return the highest one's
+  // output after dropout.
+  std::span<const float> forward_one_by_one(std::span<const float> x, CarriedState& state, int first_group);
+  std::span<const float> forward_as_wavefront(std::span<const float> x, CarriedState& state, int first_group);
+  RecurrenceForward forward_arguments(int layer, std::span<const float> x, CarriedState& state,
+                                      int first_group);
+  void backward_one_by_one(const BackwardHooks& hooks);
+  void backward_as_wavefront(const BackwardHooks& hooks);
+  /// Of a layer; empty where no gradient is wanted.
+  std::span<float> input_gradient(int layer) {
+    return layer > 0 || !reads_tokens() ? gradient(layer) : std::span<float>();
+  }
+  /// Of a layer's input, if it has dropout.
+  const DropoutMask* mask_between(int layer) const;
   /// Whether the first layer reads rows of the embedding by itself: there are no activations at place 0.
   bool reads_tokens() const { return embedding_ == nullptr; }
 
@@ -91,6 +109,7 @@ class LanguageModel {
   int table_index_ = -1, output_W_ = -1, output_bias_ = -1;
   std::unique_ptr<EmbeddingLookup> embedding_;  ///< null: reads_tokens()
   std::vector<LstmLayer> layers_;
+  std::unique_ptr<Wavefront> wavefront_;  ///< null: layer by layer
   std::unique_ptr<SoftmaxOutput> output_;
   std::unique_ptr<Dropout> dropout_;
 

@@ -47,8 +47,12 @@ void LstmLayer::parameters_changed(const ParameterTable& table) {
 
 void LstmLayer::backward(std::span<const float> d_output, std::span<float> d_input, ParameterTable& table,
                          const SideWork& side_work) {
-  recurrence_->backward(
-      {d_output, d_input, views<float>([&](int index) { return table.gradient(index); }), side_work});
+  recurrence_->backward(backward_arguments(d_output, d_input, table, side_work));
+}
+
+RecurrenceBackward LstmLayer::backward_arguments(std::span<const float> d_output, std::span<float> d_input,
+                                                 ParameterTable& table, const SideWork& side_work) const {
+  return {d_output, d_input, views<float>([&](int index) { return table.gradient(index); }), side_work};
 }
 
 }  // namespace lamina

@@ -27,6 +27,12 @@ class LstmLayer {
   ParameterRange parameters() const { return parameters_; }
   std::size_t saved_size() const { return recurrence_->saved_size(); }
 
+  // For who runs several layers beside each other.
+  Recurrence& recurrence() { return *recurrence_; }
+  /// What Recurrence::backward() takes, with the gradients of `table`.
+  RecurrenceBackward backward_arguments(std::span<const float> d_output, std::span<float> d_input,
+                                        ParameterTable& table, const SideWork& side_work) const;
+
  private:
   template <class T, class View>
   LstmParameters<T> views(const View& view) const;

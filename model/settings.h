@@ -29,6 +29,7 @@ struct ModelSettings : RecurrenceSettings {
   std::string cell = "lstm";
   std::string normalization = "layer";
   int layers = 1;
+  std::string layer_order = "sequential";
   int hidden = 512;
   int embedding = 128;
   double dropout = 0;
@@ -39,6 +40,9 @@ struct ModelSettings : RecurrenceSettings {
     v.choice("cell", cell, {"lstm"}, "recurrent cell");
     v.choice("normalization", normalization, {"layer", "none"}, "normalization inside the cell");
     v("layers", layers, "recurrent layers");
+    v.choice("layer-order", layer_order, {"sequential", "wavefront"},
+             "how they follow each other: one after another, or beside each other, a time step apart, with "
+             "common messages between model ranks (--device cpu)");
     v("hidden", hidden, "units of each recurrent layer");
     v("embedding", embedding, "width of the character embedding");
     v("dropout", dropout, "probability of dropping an activation between layers, 0 to below 1");

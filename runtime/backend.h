@@ -147,6 +147,42 @@ class Recurrence {
   virtual std::size_t saved_size() const = 0;
 };
 
+/// Inverted dropout: kept elements are multiplied by 1 / (1 - p).
+struct DropoutMask {
+  const RandomStream* stream = nullptr;
+  std::uint64_t step = 0;
+  float probability = 0;
+  bool variational = true;  ///< one mask per lane for all time steps (Gal & Ghahramani); else one per element
+  int time_steps = 0;
+  int width = 0;  ///< H: element (lane, t, unit) has index (lane * T + t) * H + unit, t = 0 when variational
+  Tiling tiling;
+};
+
+/// Recurrent layers one above the other that go on beside each other: layer l is at time step t when layer
+/// l + 1 is at t - 1, and what they send travels together. T + L - 1 rounds of exchanges for L layers instead
+/// of T * L, and the same bits as layer by layer.
+class Wavefront {
+ public:
+  virtual ~Wavefront() = default;
+
+  struct Forward {
+    RecurrenceForward layer;            ///< input: the output of the layer below, or `dropped`
+    const DropoutMask* mask = nullptr;  ///< of the input, if any; not of the lowest layer
+    std::span<float> dropped = {};      ///< with a mask: the layer's input, full [D, T, R, H], set here
+  };
+  /// As Recurrence::forward() of all layers, from the lowest on. Collective over the model axis.
+  virtual void forward(std::span<const Forward> layers) = 0;
+
+  struct Backward {
+    RecurrenceBackward layer;           ///< d_input: the memory of d_output of the layer below
+    const DropoutMask* mask = nullptr;  ///< of the input, as in forward()
+  };
+  /// As Recurrence::backward() of all layers; only the highest one's d_output is given, and only the lowest
+  /// one's d_input is a result. `gradients_are_set`, of a layer's parameters, is called from the highest on.
+  virtual void backward(std::span<const Backward> layers,
+                        const std::function<void(std::size_t layer)>& gradients_are_set) = 0;
+};
+
 struct SoftmaxShape {
   int inputs = 0;   ///< H, a multiple of tiling.blocks.count
   int classes = 0;  ///< V; block k owns classes [k*ceil(V/G), …)
@@ -194,17 +230,6 @@ class EmbeddingLookup {
                         std::span<float> d_table) = 0;
 };
 
-/// Inverted dropout: kept elements are multiplied by 1 / (1 - p).
-struct DropoutMask {
-  const RandomStream* stream = nullptr;
-  std::uint64_t step = 0;
-  float probability = 0;
-  bool variational = true;  ///< one mask per lane for all time steps (Gal & Ghahramani); else one per element
-  int time_steps = 0;
-  int width = 0;  ///< H: element (lane, t, unit) has index (lane * T + t) * H + unit, t = 0 when variational
-  Tiling tiling;
-};
-
 struct AdamStep {
   float learning_rate, beta1, beta2, epsilon;
   float weight_decay;              ///< added to the gradient (Adam) or applied to the value (AdamW)
@@ -239,6 +264,10 @@ class Backend {
   virtual bool takes_input_tables() const { return false; }
   virtual std::unique_ptr<Recurrence> make_recurrence(const RecurrenceShape& shape,
                                                       Communicator& model_axis) = 0;
+  /// Of recurrent layers that this backend made over `model_axis`, from the lowest on, which must outlive it.
+  /// UserError on a device that has none.
+  virtual std::unique_ptr<Wavefront> make_wavefront(const std::vector<Recurrence*>& layers,
+                                                    Communicator& model_axis) = 0;
   virtual std::unique_ptr<SoftmaxOutput> make_softmax_output(const SoftmaxShape& shape,
                                                              Communicator& model_axis) = 0;
   virtual std::unique_ptr<EmbeddingLookup> make_embedding_lookup(const EmbeddingShape& shape,

@@ -1,6 +1,7 @@
 #include "kernels/cpu/blocks.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "kernels/cpu/block_tree.h"
 #include "runtime/error.h"
@@ -29,27 +30,40 @@ BlockGather::BlockGather(const Share& blocks, Communicator& model_axis)
   check(blocks.local * model_axis.size() == blocks.count, "blocks: the model axis must own all of them");
 }
 
-// A rank's part is [groups, K, rows, width], and a piece of it any stretch of that.
 void BlockGather::run(int groups, int rows, int width, std::span<const float> blocked, float* full,
                       std::size_t group_stride) {
   const Span span(SpanKind::pointwise, "gather of blocks");
-  const std::size_t local = size(blocks_.local), n = size(width), row_size = size(blocks_.count) * n;
-  check(blocked.size() == size(groups) * local * size(rows) * n,
+  ExchangeRound round(model_axis_);
+  send(groups, rows, width, blocked, full, group_stride, round);
+  round.exchange();
+}
+
+void BlockGather::send(int groups, int rows, int width, std::span<const float> blocked, float* full,
+                       std::size_t group_stride, ExchangeRound& round) {
+  check(blocked.size() == size(groups) * size(blocks_.local) * size(rows) * size(width),
         "blocks: blocked must be [D, K, rows, width]");
-  model_axis_.all_gather_pieces(blocked, [&](int rank, std::size_t first, std::span<const float> values) {
-    const std::size_t before = size(rank) * local, run = first / n;
-    std::size_t skip = first % n, row = run % size(rows), k = run / size(rows) % local;
-    float* group = full + run / size(rows) / local * group_stride;
-    for (std::size_t count; !values.empty(); values = values.subspan(count), skip = 0) {
-      count = std::min(n - skip, values.size());
-      std::copy_n(values.data(), count, group + row * row_size + (before + k) * n + skip);
-      if (++row < size(rows)) continue;
-      row = 0;
-      if (++k < local) continue;
-      k = 0;
-      group += group_stride;
-    }
+  rows_to_ = {size(rows), size(width), full, group_stride};
+  round.gather(blocked, [this](int rank, std::size_t first, std::span<const float> values) {
+    take_rows(rank, first, values);
   });
+}
+
+// A rank's part is [groups, K, rows, width], and a piece of it any stretch of that.
+void BlockGather::take_rows(int rank, std::size_t first, std::span<const float> values) const {
+  const auto [rows, n, full, group_stride] = rows_to_;
+  const std::size_t local = size(blocks_.local), row_size = size(blocks_.count) * n;
+  const std::size_t before = size(rank) * local, run = first / n;
+  std::size_t skip = first % n, row = run % rows, k = run / rows % local;
+  float* group = full + run / rows / local * group_stride;
+  for (std::size_t count; !values.empty(); values = values.subspan(count), skip = 0) {
+    count = std::min(n - skip, values.size());
+    std::copy_n(values.data(), count, group + row * row_size + (before + k) * n + skip);
+    if (++row < rows) continue;
+    row = 0;
+    if (++k < local) continue;
+    k = 0;
+    group += group_stride;
+  }
 }
 
 void BlockGather::run_blocked(int groups, int rows, int width, std::span<const float> blocked,
@@ -71,17 +85,29 @@ void BlockGather::run_blocked(int groups, int rows, int width, std::span<const f
 void BlockGather::run_parts(int groups, int parts, std::size_t part_size, std::span<const float> blocked,
                             const Place& place) {
   const Span span(SpanKind::pointwise, "gather of blocks");
-  const std::size_t local = size(blocks_.local), count_of_parts = size(parts);
-  check(blocked.size() == size(groups) * local * count_of_parts * part_size,
+  ExchangeRound round(model_axis_);
+  send_parts(groups, parts, part_size, blocked, place, round);
+  round.exchange();
+}
+
+void BlockGather::send_parts(int groups, int parts, std::size_t part_size, std::span<const float> blocked,
+                             Place place, ExchangeRound& round) {
+  check(blocked.size() == size(groups) * size(blocks_.local) * size(parts) * part_size,
         "blocks: blocked must be [D, K, parts, size]");
-  model_axis_.all_gather_pieces(blocked, [&](int rank, std::size_t first, std::span<const float> values) {
-    for (std::size_t count; !values.empty(); values = values.subspan(count), first += count) {
-      const std::size_t part = first / part_size, skip = first % part_size, block = part / count_of_parts;
-      count = std::min(part_size - skip, values.size());
-      float* to = place(block / local, size(rank) * local + block % local, part % count_of_parts);
-      std::copy_n(values.data(), count, to + skip);
-    }
+  parts_to_ = {size(parts), part_size, std::move(place)};
+  round.gather(blocked, [this](int rank, std::size_t first, std::span<const float> values) {
+    take_parts(rank, first, values);
   });
+}
+
+void BlockGather::take_parts(int rank, std::size_t first, std::span<const float> values) const {
+  const std::size_t local = size(blocks_.local), parts = parts_to_.parts, part_size = parts_to_.size;
+  for (std::size_t count; !values.empty(); values = values.subspan(count), first += count) {
+    const std::size_t part = first / part_size, skip = first % part_size, block = part / parts;
+    count = std::min(part_size - skip, values.size());
+    float* to = parts_to_.place(block / local, size(rank) * local + block % local, part % parts);
+    std::copy_n(values.data(), count, to + skip);
+  }
 }
 
 BlockSum::BlockSum(const Share& blocks, Communicator& model_axis) : blocks_(blocks), model_axis_(model_axis) {
@@ -139,13 +165,27 @@ void BlockSum::set(int group, int first_row, int count, const float* sums) {
 
 void BlockSum::finish() {
   const Span span(SpanKind::pointwise, "sum of blocks");
-  check(!out_.empty() || groups_ * rows_ * width_ == 0, "blocks: start() was given no place for the sums");
-  if (sums_ != out_.data()) model_axis_.reduce_scatter(std::span<const float>(packed_), out_);
+  ExchangeRound round(model_axis_);
+  send(round);
+  round.exchange();
 }
 
 void BlockSum::finish_everywhere(std::span<float> all) {
   const Span span(SpanKind::pointwise, "sum of blocks");
-  model_axis_.all_reduce(std::span(packed_));
+  ExchangeRound round(model_axis_);
+  send_everywhere(round);
+  round.exchange();
+  take_everywhere(all);
+}
+
+void BlockSum::send(ExchangeRound& round) {
+  check(!out_.empty() || groups_ * rows_ * width_ == 0, "blocks: start() was given no place for the sums");
+  if (sums_ != out_.data()) round.sum_parts(packed_, out_);
+}
+
+void BlockSum::send_everywhere(ExchangeRound& round) { round.sum(packed_); }
+
+void BlockSum::take_everywhere(std::span<float> all) const {
   bring_blocks_together(model_axis_.size(), groups_, size(rows_) * size(width_), packed_, all);
 }
 

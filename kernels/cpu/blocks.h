@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/cpu/exchange_round.h"
 #include "runtime/communicator.h"
 #include "runtime/tiling.h"
 
@@ -29,9 +30,28 @@ class BlockGather {
   using Place = std::function<float*(std::size_t group, std::size_t block, std::size_t part)>;
   void run_parts(int groups, int parts, std::size_t size, std::span<const float> blocked, const Place& place);
 
+  // run() and run_parts() in a round with others: `full` is written, or place() asked, in its exchange().
+  // One of them at a time.
+  void send(int groups, int rows, int width, std::span<const float> blocked, float* full,
+            std::size_t group_stride, ExchangeRound& round);
+  void send_parts(int groups, int parts, std::size_t size, std::span<const float> blocked, Place place,
+                  ExchangeRound& round);
+
  private:
+  void take_rows(int rank, std::size_t first, std::span<const float> values) const;
+  void take_parts(int rank, std::size_t first, std::span<const float> values) const;
+
   Share blocks_;
   Communicator& model_axis_;
+  struct {
+    std::size_t rows, width;
+    float* full;
+    std::size_t group_stride;
+  } rows_to_{};
+  struct {
+    std::size_t parts, size;
+    Place place;
+  } parts_to_{};
 };
 
 /// Sums over all G blocks of the layer, in the order of runtime/tree.h: each block contributes complete rows,
@@ -60,6 +80,12 @@ class BlockSum {
   void finish();
   /// all: [groups, G, rows, width].
   void finish_everywhere(std::span<float> all);
+
+  // The same in a round with others: finish() is done after its exchange(), finish_everywhere() after
+  // take_everywhere().
+  void send(ExchangeRound& round);
+  void send_everywhere(ExchangeRound& round);
+  void take_everywhere(std::span<float> all) const;
 
  private:
   float* place(int group, std::size_t block, std::size_t row) const;

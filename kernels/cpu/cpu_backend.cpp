@@ -70,6 +70,11 @@ std::unique_ptr<Recurrence> CpuBackend::make_recurrence(const RecurrenceShape& s
   return make_cpu_recurrence(shape, model_axis, threads_);
 }
 
+std::unique_ptr<Wavefront> CpuBackend::make_wavefront(const std::vector<Recurrence*>& layers,
+                                                      Communicator& model_axis) {
+  return make_cpu_wavefront(layers, model_axis);
+}
+
 std::unique_ptr<SoftmaxOutput> CpuBackend::make_softmax_output(const SoftmaxShape& shape,
                                                                Communicator& model_axis) {
   return make_cpu_softmax_output(shape, model_axis, threads_);

@@ -26,17 +26,26 @@ struct Place {
   std::size_t first_time, times;  ///< time steps that share the factors
 };
 
-// use(place, factors) for all lanes and time steps; factors: units [first_unit, first_unit + units).
+/// Some of the time steps of a mask.
+struct Times {
+  std::size_t first, count;
+
+  static Times all(const DropoutMask& mask) { return {0, size(mask.time_steps)}; }
+};
+
+// use(place, factors) for all lanes and those time steps; factors: units [first_unit, first_unit + units).
 template <class Use>
-void for_mask_rows(int threads, const DropoutMask& mask, int first_unit, int units, const Use& use) {
+void for_mask_rows(int threads, const DropoutMask& mask, const Times& times, int first_unit, int units,
+                   const Use& use) {
   const std::size_t rows = size(mask.tiling.rows), steps = size(mask.time_steps);
-  const std::size_t masks_of_lane = mask.variational ? 1 : steps;
   parallel_for(threads, size(mask.tiling.local_lanes()), [&](std::size_t lane) {
     std::vector<float> factors(size(units));
-    for (std::size_t t = 0; t < masks_of_lane; ++t) {
-      const std::uint64_t element = (size(mask.tiling.first_lane()) + lane) * steps + t;
+    const std::size_t together = mask.variational ? times.count : 1;
+    for (std::size_t t = times.first; t < times.first + times.count; t += together) {
+      const std::size_t element =
+          (size(mask.tiling.first_lane()) + lane) * steps + (mask.variational ? 0 : t);
       draw_factors(mask, element * size(mask.width) + size(first_unit), factors);
-      use(Place{lane / rows, lane % rows, t, mask.variational ? steps : 1}, factors);
+      use(Place{lane / rows, lane % rows, t, together}, factors);
     }
   });
 }
@@ -48,22 +57,22 @@ void check_mask(const DropoutMask& mask, std::size_t elements, int width) {
         "dropout: size does not fit the mask");
 }
 
-}  // namespace
-
-void forward(int threads, const DropoutMask& mask, std::span<const float> x, std::span<float> out) {
+void forward_over(const Times& times, int threads, const DropoutMask& mask, std::span<const float> x,
+                  std::span<float> out) {
   check_mask(mask, x.size(), mask.width);
   check(out.size() == x.size(), "dropout: sizes differ");
   const std::size_t rows = size(mask.tiling.rows), steps = size(mask.time_steps), width = size(mask.width);
-  for_mask_rows(threads, mask, 0, mask.width, [&](const Place& place, const std::vector<float>& factors) {
+  const auto apply = [&](const Place& place, const std::vector<float>& factors) {
     for (std::size_t t = place.first_time; t < place.first_time + place.times; ++t) {
       const std::size_t at = ((place.group * steps + t) * rows + place.row) * width;
       for (std::size_t j = 0; j < width; ++j) out[at + j] = x[at + j] * factors[j];
     }
-  });
+  };
+  for_mask_rows(threads, mask, times, 0, mask.width, apply);
 }
 
-void backward(int threads, const DropoutMask& mask, std::span<float> dx) {
-  const Share& blocks = mask.tiling.blocks;
+void backward_over(const Times& times, int threads, const DropoutMask& mask, const Share& blocks,
+                   std::span<float> dx) {
   check(mask.width % blocks.count == 0, "dropout: the width must divide into blocks");
   const int block_width = mask.width / blocks.count;
   check_mask(mask, dx.size(), block_width * blocks.local);
@@ -76,7 +85,25 @@ void backward(int threads, const DropoutMask& mask, std::span<float> dx) {
         for (std::size_t j = 0; j < width; ++j) dx[at + j] *= factors[k * width + j];
       }
   };
-  for_mask_rows(threads, mask, blocks.first * block_width, blocks.local * block_width, apply);
+  for_mask_rows(threads, mask, times, blocks.first * block_width, blocks.local * block_width, apply);
+}
+
+}  // namespace
+
+void forward(int threads, const DropoutMask& mask, std::span<const float> x, std::span<float> out) {
+  forward_over(Times::all(mask), threads, mask, x, out);
+}
+
+void backward(int threads, const DropoutMask& mask, std::span<float> dx) {
+  backward_over(Times::all(mask), threads, mask, mask.tiling.blocks, dx);
+}
+
+void forward_at(int threads, const DropoutMask& mask, int t, std::span<const float> x, std::span<float> out) {
+  forward_over({size(t), 1}, threads, mask, x, out);
+}
+
+void backward_at(int threads, const DropoutMask& mask, int t, const Share& blocks, std::span<float> dx) {
+  backward_over({size(t), 1}, threads, mask, blocks, dx);
 }
 
 }  // namespace lamina::dropout

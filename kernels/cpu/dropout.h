@@ -13,4 +13,8 @@ void forward(int threads, const DropoutMask& mask, std::span<const float> x, std
 /// dx *= mask; dx blocked [D, K, T*R, H/G].
 void backward(int threads, const DropoutMask& mask, std::span<float> dx);
 
+/// The same at time step `t` only; dx of the blocks `blocks`, this rank's or all.
+void forward_at(int threads, const DropoutMask& mask, int t, std::span<const float> x, std::span<float> out);
+void backward_at(int threads, const DropoutMask& mask, int t, const Share& blocks, std::span<float> dx);
+
 }  // namespace lamina::dropout

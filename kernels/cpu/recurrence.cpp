@@ -23,10 +23,12 @@ CpuRecurrence::CpuRecurrence(const RecurrenceShape& shape, Communicator& model_a
       own_first_(replicated() ? size(shape.tiling.blocks.first) : 0),
       own_first_output_(sharded() ? 0 : size(shape.tiling.blocks.first)),
       self_(make_self_communicator()),
+      model_axis_(model_axis),
       gate_axis_(replicated() ? *self_ : model_axis),
       output_axis_(sharded() ? model_axis : *self_),
       products_(shape, model_axis),
       gather_(shape.tiling.blocks, model_axis),
+      x_gather_(shape.tiling.blocks, model_axis),
       h_gather_(output_share(), output_axis_),
       state_sum_(shape.tiling.blocks, model_axis),
       input_sum_(shape.tiling.blocks, model_axis),
@@ -58,10 +60,7 @@ void CpuRecurrence::allocate() {
   }
   d_h_of_rank_.resize(h_first_.size());
   d_bias_.resize(groups_ * blocks_ * 4 * units_);
-  if (replicated()) {
-    own_a_h_.resize(groups_ * own_blocks_ * rows_ * 4 * units_);
-    a_h_all_.resize(step * 4 * units_);
-  }
+  if (replicated()) own_a_h_.resize(groups_ * own_blocks_ * rows_ * 4 * units_);
 }
 
 void CpuRecurrence::allocate_for_normalization() {
@@ -110,17 +109,32 @@ std::size_t CpuRecurrence::saved_size() const {
 
 void CpuRecurrence::forward(const RecurrenceForward& f) {
   const Span span(SpanKind::pointwise, "recurrence forward");
+  begin_forward(f, Comes::whole);
+  ExchangeRound round(model_axis_);
+  TimeSteps steps = forward_steps(round);
+  for (int t = 0; t < steps_; ++t) {
+    const Span step(SpanKind::pointwise, "time step");
+    run_step({&steps, 1}, round);
+  }
+  end_forward(f);
+}
+
+void CpuRecurrence::begin_forward(const RecurrenceForward& f, Comes input) {
   check(!bias_.empty(), "recurrence: forward() before set_parameters()");
   check_fits(shape_, f);
   ready_for_backward_ = false;
-  begin_forward(f);
-  if (!token_rows_) transform_input();
-  for (int t = 0; t < steps_; ++t) step_forward(t);
-  write_last_state(f);
-  ready_for_backward_ = true;
+  input_comes_ = input;
+  begin_state(f);
+  if (token_rows_) return;
+  products_.set_input(groups_ * sequence_rows(), input_.data());
+  if (input == Comes::whole) return transform_input();
+  if (replicated()) own_a_x_.resize(own_a_h_.size());
+  if (!normalized()) return;
+  x_statistics_.start(groups_ * rows_);
+  step_of_x_.resize(groups_ * rows_);
 }
 
-void CpuRecurrence::begin_forward(const RecurrenceForward& f) {
+void CpuRecurrence::begin_state(const RecurrenceForward& f) {
   steps_ = f.time_steps;
   input_ = f.input;
   tokens_ = f.tokens;
@@ -153,7 +167,7 @@ void CpuRecurrence::transform_input() {
   if (replicated()) own_a_x_.resize(groups_ * own_blocks_ * tile);
   if (normalized()) x_statistics_.start(groups_ * sequence_rows());
   float* own_a_x = replicated() ? own_a_x_.data() : x_side().data();
-  products_.set_input(groups_ * sequence_rows(), input_.data(), threads_);
+  products_.prepare_input(0, groups_ * sequence_rows(), threads_);
   for_chunks(own_blocks_, [&](std::size_t d, std::size_t k, std::size_t first, std::size_t rows) {
     products_.input(k, d * sequence_rows() + first, rows,
                     own_a_x + (d * own_blocks_ + k) * tile + first * width);
@@ -176,46 +190,88 @@ void CpuRecurrence::measure_input(std::size_t d, std::size_t p, std::size_t firs
               x_statistics_.second(p) + row);
 }
 
-// Eq. 20-22: z = LN(W_h h) + LN(W_x x) + b; c = f c + i g; h = o tanh(LN(c)).
-void CpuRecurrence::step_forward(int t) {
-  const Span span(SpanKind::pointwise, "time step");
-  transform_state(t);
-  if (normalized())
-    h_statistics_.merge_moments(4 * units_, shape_.epsilon, &of_h_.mean[step_row(0, t)],
-                                &of_h_.scale[step_row(0, t)]);
-  for_tiles(blocks_, [&](std::size_t d, std::size_t p) { update_cell(d, p, t); });
-  if (gathers_cells()) gather_cells(t);
-  if (normalized())
-    c_statistics_.merge_moments(units_, shape_.epsilon, &of_c_.mean[step_row(0, t)],
-                                &of_c_.scale[step_row(0, t)]);
-  for_tiles(output_blocks_, [&](std::size_t d, std::size_t q) { write_output(d, q, t); });
-  fault_point(FaultPoint::forward_exchange);
-  if (complete()) return;
-  const std::size_t step = rows_ * size(shape_.hidden);
-  h_gather_.run(static_cast<int>(groups_), static_cast<int>(rows_), static_cast<int>(units_), h_,
-                h_after(0, t), size(steps_) * step);
+// Eq. 20-22: z = LN(W_h h) + LN(W_x x) + b; c = f c + i g; h = o tanh(LN(c)). What is not split over the
+// model axis hands nothing in: a round may be empty.
+TimeSteps CpuRecurrence::forward_steps(ExchangeRound& round) {
+  for (int t = 0; t < steps_; ++t) {
+    multiply(t);
+    if (replicated()) {
+      send_products(t, round);
+      co_yield TimeSteps::exchange;
+    }
+    if (normalized()) {
+      for_tiles(blocks_, [&](std::size_t d, std::size_t p) { measure_products(d, p, t); });
+      h_statistics_.send_moments(4 * units_, round);
+      if (input_comes_ == Comes::by_steps) x_statistics_.send_moments(4 * units_, round);
+      co_yield TimeSteps::exchange;
+      take_statistics(t);
+    }
+    for_tiles(blocks_, [&](std::size_t d, std::size_t p) { update_cell(d, p, t); });
+    if (gathers_cells()) {
+      send_cells(t, round);
+      co_yield TimeSteps::exchange;
+      for_tiles(output_blocks_, [&](std::size_t d, std::size_t q) { measure_cell(d, q, t); });
+    }
+    if (normalized()) {
+      c_statistics_.send_moments(units_, round);
+      co_yield TimeSteps::exchange;
+      c_statistics_.take_moments(units_, shape_.epsilon, &of_c_.mean[step_row(0, t)],
+                                 &of_c_.scale[step_row(0, t)]);
+    }
+    for_tiles(output_blocks_, [&](std::size_t d, std::size_t q) { write_output(d, q, t); });
+    fault_point(FaultPoint::forward_exchange);
+    if (!complete()) {
+      h_gather_.send(static_cast<int>(groups_), static_cast<int>(rows_), static_cast<int>(units_), h_,
+                     h_after(0, t), sequence_rows() * size(shape_.hidden), round);
+      co_yield TimeSteps::exchange;
+    }
+    co_yield TimeSteps::end_of_step;
+  }
 }
 
-void CpuRecurrence::transform_state(int t) {
+// W_h h, and W_x x where it was not made for all steps at once.
+void CpuRecurrence::multiply(int t) {
   const std::size_t width = 4 * units_;
-  for (std::size_t d = 0; d < groups_; ++d) products_.set_state(d, h_before(d, t));
+  const bool input_too = input_comes_ == Comes::by_steps;
+  for (std::size_t d = 0; d < groups_; ++d) {
+    products_.set_state(d, h_before(d, t));
+    if (input_too) products_.prepare_input(input_row(d, t), rows_, threads_);
+  }
   for_tiles(own_blocks_, [&](std::size_t d, std::size_t k) {
-    products_.recurrent(d, k, replicated() ? &own_a_h_[(d * own_blocks_ + k) * rows_ * width] : a_h(d, k, t));
-    if (!replicated()) measure_state(d, k, t);
-  });
-  if (!replicated()) return;
-  gather_.run_blocked(static_cast<int>(groups_), static_cast<int>(rows_), static_cast<int>(width), own_a_h_,
-                      a_h_all_);
-  for_tiles(blocks_, [&](std::size_t d, std::size_t p) {
-    std::copy_n(&a_h_all_[tile(d, p, width)], rows_ * width, a_h(d, p, t));
-    measure_state(d, p, t);
+    const std::size_t own = (d * own_blocks_ + k) * rows_ * width;
+    products_.recurrent(d, k, replicated() ? &own_a_h_[own] : a_h(d, k, t));
+    if (!input_too) return;
+    products_.input(k, input_row(d, t), rows_, replicated() ? &own_a_x_[own] : a_x(d, k, t));
   });
 }
 
-void CpuRecurrence::measure_state(std::size_t d, std::size_t p, int t) {
-  if (normalized())
-    row_moments(a_h(d, p, t), rows_, 4 * units_, h_statistics_.first(p) + d * rows_,
-                h_statistics_.second(p) + d * rows_);
+void CpuRecurrence::send_products(int t, ExchangeRound& round) {
+  const auto send = [&](BlockGather& gather, const LargeArray& own, const BlockGather::Place& place) {
+    gather.send_parts(static_cast<int>(groups_), 1, rows_ * 4 * units_, own, place, round);
+  };
+  send(gather_, own_a_h_, [this, t](std::size_t d, std::size_t g, std::size_t) { return a_h(d, g, t); });
+  if (input_comes_ == Comes::by_steps)
+    send(x_gather_, own_a_x_, [this, t](std::size_t d, std::size_t g, std::size_t) { return a_x(d, g, t); });
+}
+
+void CpuRecurrence::measure_products(std::size_t d, std::size_t p, int t) {
+  const auto measure = [&](const float* a, RowStatistics& statistics) {
+    row_moments(a, rows_, 4 * units_, statistics.first(p) + d * rows_, statistics.second(p) + d * rows_);
+  };
+  measure(a_h(d, p, t), h_statistics_);
+  if (input_comes_ == Comes::by_steps) measure(a_x(d, p, t), x_statistics_);
+}
+
+void CpuRecurrence::take_statistics(int t) {
+  const std::size_t width = 4 * units_;
+  h_statistics_.take_moments(width, shape_.epsilon, &of_h_.mean[step_row(0, t)],
+                             &of_h_.scale[step_row(0, t)]);
+  if (input_comes_ == Comes::whole) return;
+  x_statistics_.take_moments(width, shape_.epsilon, step_of_x_.mean.data(), step_of_x_.scale.data());
+  for (std::size_t d = 0; d < groups_; ++d) {
+    std::copy_n(&step_of_x_.mean[d * rows_], rows_, &of_x_.mean[input_row(d, t)]);
+    std::copy_n(&step_of_x_.scale[d * rows_], rows_, &of_x_.scale[input_row(d, t)]);
+  }
 }
 
 void CpuRecurrence::update_cell(std::size_t d, std::size_t p, int t) {
@@ -240,12 +296,11 @@ void CpuRecurrence::update_cell(std::size_t d, std::size_t p, int t) {
 }
 
 // Eq. 22, h = o tanh(LN(c)): who has c and o of all blocks needs neither the others' statistics nor their h.
-void CpuRecurrence::gather_cells(int t) {
-  gather_.run_parts(static_cast<int>(groups_), 2, rows_ * units_, own_cells_,
-                    [this, t](std::size_t d, std::size_t g, std::size_t part) {
-                      return part == 0 ? &c_[state_at(d, g, t + 1)] : &o_[cell_at(d, g, t)];
-                    });
-  for_tiles(output_blocks_, [&](std::size_t d, std::size_t q) { measure_cell(d, q, t); });
+void CpuRecurrence::send_cells(int t, ExchangeRound& round) {
+  const auto place = [this, t](std::size_t d, std::size_t g, std::size_t part) {
+    return part == 0 ? &c_[state_at(d, g, t + 1)] : &o_[cell_at(d, g, t)];
+  };
+  gather_.send_parts(static_cast<int>(groups_), 2, rows_ * units_, own_cells_, place, round);
 }
 
 void CpuRecurrence::measure_cell(std::size_t d, std::size_t q, int t) {
@@ -269,7 +324,7 @@ void CpuRecurrence::write_output(std::size_t d, std::size_t q, int t) {
                                 .h_stride = complete() ? size(shape_.hidden) : units_});
 }
 
-void CpuRecurrence::write_last_state(const RecurrenceForward& f) {
+void CpuRecurrence::end_forward(const RecurrenceForward& f) {
   const std::size_t step = rows_ * size(shape_.hidden), state = rows_ * units_;
   for (std::size_t d = 0; d < groups_; ++d) {
     std::copy_n(h_before(d, steps_), step, &f.h_last[d * step]);
@@ -277,6 +332,7 @@ void CpuRecurrence::write_last_state(const RecurrenceForward& f) {
       std::copy_n(&c_[state_at(d, output_of(own(k)), steps_)], state,
                   &f.c_last[(d * own_blocks_ + k) * state]);
   }
+  ready_for_backward_ = true;
 }
 
 std::unique_ptr<Recurrence> make_cpu_recurrence(const RecurrenceShape& shape, Communicator& model_axis,

@@ -77,18 +77,23 @@ void RecurrenceProducts::find_centres(std::span<const float> W_x, std::span<cons
   for (float& centre : centres_) centre /= static_cast<float>(4 * hidden_);
 }
 
-void RecurrenceProducts::set_input(std::size_t rows, const float* x, int threads) {
-  constexpr std::size_t kPiece = 64;
-  x_ = {x, rows, inputs_};
+void RecurrenceProducts::set_input(std::size_t rows, const float* x) {
+  given_x_ = x_ = {x, rows, inputs_};
   if (!is_bf16(operands_)) return;
   const std::size_t stride = rounded_stride(inputs_);
   rounded_x_.resize(rows * stride);
+  x_ = {rounded_x_.data(), rows, stride};
+}
+
+void RecurrenceProducts::prepare_input(std::size_t first_row, std::size_t rows, int threads) {
+  constexpr std::size_t kPiece = 64;
+  if (!is_bf16(operands_)) return;
+  const std::size_t stride = rounded_stride(inputs_);
   parallel_for(threads, (rows + kPiece - 1) / kPiece, [&](std::size_t i) {
-    const std::size_t first = i * kPiece;
-    round_rows(x_.from(first, std::min(kPiece, rows - first)), inputs_, operands_,
+    const std::size_t skip = i * kPiece, first = first_row + skip;
+    round_rows(given_x_.from(first, std::min(kPiece, rows - skip)), inputs_, operands_,
                &rounded_x_[first * stride], stride);
   });
-  x_ = {rounded_x_.data(), rows, stride};
 }
 
 void RecurrenceProducts::set_state(std::size_t d, const float* h) {

@@ -25,8 +25,9 @@ class RecurrenceProducts {
   /// Lays out the weights [K, 4, U, I] and [K, 4, U, H] for both directions. Collective over the model axis.
   void set_weights(std::span<const float> W_x, std::span<const float> W_h, int threads);
 
-  /// The rows of x [rows, I] that input() takes; they stay unchanged until then.
-  void set_input(std::size_t rows, const float* x, int threads);
+  /// x [rows, I], of which input() takes rows; they are there from prepare_input() of them until then.
+  void set_input(std::size_t rows, const float* x);
+  void prepare_input(std::size_t first_row, std::size_t rows, int threads);
   /// The h [R, H] of lane group d that recurrent() takes.
   void set_state(std::size_t d, const float* h);
   /// In place, for the products below: da [rows, 4U] has no other use afterwards.
@@ -75,7 +76,7 @@ class RecurrenceProducts {
   PanelMatrices W_x_, W_x_transposed_, W_h_, W_h_transposed_;  ///< [K]
   PanelMatrices x_chunk_, h_chunk_;                            ///< some rows of x and of h of t-1
   std::vector<LargeArray> scratch_;                            ///< [K], of products at the same time
-  Rows x_{};                                                   ///< of set_input()
+  Rows given_x_{}, x_{};                                       ///< of set_input(), and as products take it
   std::vector<Rows> h_;                                        ///< [D], of set_state()
   LargeArray rounded_x_, rounded_h_;                           ///< bf16 only
   BlockSum centre_sum_;

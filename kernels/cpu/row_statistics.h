@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <vector>
 
+#include "kernels/cpu/exchange_round.h"
 #include "runtime/communicator.h"
 
 namespace lamina {
@@ -35,9 +36,16 @@ class RowStatistics {
   /// Sums of both numbers, divided by `count`: [rows], valid until the next call. Collective.
   Means merge_sums(std::size_t count);
 
+  // The same two in halves, between which lies exchange() of a round over the same axis.
+  void send_moments(std::size_t count, ExchangeRound& round);
+  void take_moments(std::size_t count, float epsilon, float* mean, float* scale);
+  void send_sums(ExchangeRound& round);
+  Means take_sums(std::size_t count);
+
  private:
-  template <class Merge>
-  float* merge(const Merge& merge_pair);
+  void send(ExchangeRound& round);
+  /// All ranks' numbers, or this one's if it is alone.
+  float* all() { return axis_.size() == 1 ? partials_.data() : gathered_.data(); }
 
   std::size_t blocks_, rows_ = 0;
   Communicator& axis_;

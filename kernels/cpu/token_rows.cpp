@@ -55,7 +55,8 @@ void TokenRows::set_parameters(const LstmParameters<const float>& parameters) {
   gain_x_.assign(parameters.gain_x.begin(), parameters.gain_x.end());
 
   if (normalized_) statistics_.start(rows_);
-  products_.set_input(rows_, table_.data(), threads_);
+  products_.set_input(rows_, table_.data());
+  products_.prepare_input(0, rows_, threads_);
   for_chunks([&](std::size_t k, std::size_t first, std::size_t rows) {
     float* a_x = &a_x_[k * tile_size() + first * gates_];
     products_.input(k, first, rows, a_x);

@@ -65,6 +65,11 @@ std::unique_ptr<Recurrence> CudaBackend::make_recurrence(const RecurrenceShape& 
   return make_cuda_recurrence(device_, shape, exchange_over(model_axis));
 }
 
+std::unique_ptr<Wavefront> CudaBackend::make_wavefront(const std::vector<Recurrence*>&, Communicator&) {
+  throw UserError(
+      "--layer-order wavefront is only for CPUs: with --device cuda use --layer-order sequential");
+}
+
 std::unique_ptr<SoftmaxOutput> CudaBackend::make_softmax_output(const SoftmaxShape& shape,
                                                                 Communicator& model_axis) {
   require_parts(shape.tiling);

@@ -29,6 +29,8 @@ class CudaBackend final : public Backend {
 
   std::unique_ptr<Recurrence> make_recurrence(const RecurrenceShape& shape,
                                               Communicator& model_axis) override;
+  std::unique_ptr<Wavefront> make_wavefront(const std::vector<Recurrence*>& layers,
+                                            Communicator& model_axis) override;
   std::unique_ptr<SoftmaxOutput> make_softmax_output(const SoftmaxShape& shape,
                                                      Communicator& model_axis) override;
   std::unique_ptr<EmbeddingLookup> make_embedding_lookup(const EmbeddingShape& shape,

@@ -111,6 +111,31 @@ TEST(Dropout, DoesNotDependOnThreads) {
   }
 }
 
+// Step by step; backward over the blocks of one rank of two, or over all.
+TEST(Dropout, AtSingleTimeStepsIsTheSame) {
+  for (const bool variational : {true, false}) {
+    const Case given{.variational = variational};
+    const DropoutMask whole = given.mask(), half = given.mask(1, 0, 2, 1);
+    Floats full(layout_of(whole).full_size(), 1.0f), blocked(layout_of(half).blocked_size(), 1.0f);
+    Floats all_blocks(layout_of(whole).blocked_size(), 1.0f);
+    const Floats ones = full;
+    Floats by_steps(full.size(), NAN), blocked_by_steps = blocked, all_by_steps = all_blocks;
+    forward(1, whole, full, full);
+    backward(1, half, blocked);
+    backward(1, whole, all_blocks);
+
+    for (int t = 0; t < given.time_steps; ++t) {
+      forward_at(2, half, t, ones, by_steps);
+      backward_at(2, half, t, half.tiling.blocks, blocked_by_steps);
+      backward_at(2, half, t, whole.tiling.blocks, all_by_steps);
+    }
+
+    EXPECT_TRUE(same_bits(by_steps, full));
+    EXPECT_TRUE(same_bits(blocked_by_steps, blocked));
+    EXPECT_TRUE(same_bits(all_by_steps, all_blocks));
+  }
+}
+
 TEST(Dropout, MultipliesWhatComesIn) {
   const Case given{.variational = false};
   const DropoutMask mask = given.mask();

@@ -131,6 +131,35 @@ TEST(GridBits, Bf16) {
   }
 }
 
+// Three layers beside each other.
+void expect_wavefront_like(TrainingCase what) {
+  what.model.layers = 3;
+  const TrainingTrace one_by_one = train_on(what);
+  what.model.layer_order = "wavefront";
+  expect_same_run(one_by_one, train_on(what));
+  for (const char* exchange : {"sharded", "cell", "replicated"}) {
+    SCOPED_TRACE(exchange);
+    what.model.exchange = exchange;
+    expect_same_run(one_by_one, train_on(what, {.data_ranks = 2, .model_ranks = 2, .passes = 2}));
+    expect_same_run(one_by_one, train_on(what, {.model_ranks = 4, .threads = 2}));
+  }
+}
+
+TEST(GridBits, WavefrontWithLayerNormalization) { expect_wavefront_like(small_case("layer", "adam")); }
+
+TEST(GridBits, WavefrontWithoutNormalization) { expect_wavefront_like(small_case("none", "adam")); }
+
+TEST(GridBits, WavefrontWithPlainDropoutInBf16) {
+  TrainingCase what = small_case("layer", "adam");
+  what.model.dropout_kind = "plain";
+  what.model.precision = "bf16";
+  expect_wavefront_like(what);
+}
+
+TEST(GridBits, WavefrontOverLayersOfWhichTheFirstReadsTokens) {
+  expect_wavefront_like(case_by_token("layer"));
+}
+
 // The bits belong to the numbers of lane groups and unit blocks: others give other bits. Equal ones here
 // would mean that the comparisons above cannot fail.
 TEST(GridBits, OtherLaneGroupsAreOtherBits) {

@@ -11,26 +11,33 @@ namespace lamina {
 
 void CpuRecurrence::backward(const RecurrenceBackward& b) {
   const Span span(SpanKind::pointwise, "recurrence backward");
-  check(ready_for_backward_, "recurrence: backward() needs a forward() of its own");
-  check_fits(shape_, steps_, b);
-  begin_backward(b);
-  for (int t = steps_ - 1; t >= 0; --t) {
-    step_backward(t);
+  begin_backward(b, Comes::whole, {});
+  ExchangeRound round(model_axis_);
+  TimeSteps steps = backward_steps(round);
+  for (int t = 0; t < steps_; ++t) {
+    const Span step(SpanKind::pointwise, "time step backward");
+    run_step({&steps, 1}, round);
     side_work_.advance();
   }
-  parameter_gradients(b.d_parameters);
-  if (!b.d_input.empty()) input_gradient(b.d_input);
-  ready_for_backward_ = false;
+  end_backward(b);
 }
 
-void CpuRecurrence::begin_backward(const RecurrenceBackward& b) {
+void CpuRecurrence::begin_backward(const RecurrenceBackward& b, Comes d_output, std::span<float> pass_down) {
+  check(ready_for_backward_, "recurrence: backward() needs a forward() of its own");
+  check_fits(shape_, steps_, b);
   side_work_ = b.side_work;
+  pass_down_ = pass_down;
   d_output_ = b.d_output;
   if (!sharded()) {
     d_output_all_.resize(b.d_output.size() / own_blocks_ * output_blocks_);
-    gather_.run_blocked(static_cast<int>(groups_), static_cast<int>(sequence_rows()),
-                        static_cast<int>(units_), b.d_output, d_output_all_);
+    if (d_output == Comes::whole)
+      gather_.run_blocked(static_cast<int>(groups_), static_cast<int>(sequence_rows()),
+                          static_cast<int>(units_), b.d_output, d_output_all_);
     d_output_ = d_output_all_;
+  }
+  if (!pass_down.empty()) {
+    d_x_of_rank_.resize(groups_ * rows_ * size(shape_.inputs));
+    d_x_.resize(d_x_of_rank_.size() / size(shape_.tiling.blocks.count) * output_blocks_);
   }
   d_h_held_.resize(lengths_.empty() ? 0 : d_h_.size());
   for (LargeArray* zeroed : {&d_h_, &d_h_held_, &d_c_}) std::fill_n(zeroed->data(), zeroed->size(), 0.0f);
@@ -39,18 +46,36 @@ void CpuRecurrence::begin_backward(const RecurrenceBackward& b) {
   if (token_rows_) token_rows_->begin_backward();
 }
 
-// The chain rule back through step_forward; each LN needs two sums over its vector.
-void CpuRecurrence::step_backward(int t) {
-  const Span span(SpanKind::pointwise, "time step backward");
-  for_tiles(output_blocks_, [&](std::size_t d, std::size_t q) { output_backward(d, q, t); });
-  RowStatistics::Means means;
-  if (normalized()) means = c_statistics_.merge_sums(size(shape_.hidden));
-  for_tiles(blocks_, [&](std::size_t d, std::size_t p) { gates_backward(d, p, t, means.from(d * rows_)); });
-  if (normalized()) {
-    means = gate_sums_.merge_sums(4 * size(shape_.hidden));
-    for_tiles(own_blocks_, [&](std::size_t d, std::size_t k) { normalization_backward(d, k, t, means); });
+// The chain rule back through forward_steps; each LN needs two sums over its vector.
+TimeSteps CpuRecurrence::backward_steps(ExchangeRound& round) {
+  for (int t = steps_ - 1; t >= 0; --t) {
+    for_tiles(output_blocks_, [&](std::size_t d, std::size_t q) { output_backward(d, q, t); });
+    RowStatistics::Means means;
+    if (normalized()) {
+      c_statistics_.send_sums(round);
+      co_yield TimeSteps::exchange;
+      means = c_statistics_.take_sums(size(shape_.hidden));
+    }
+    for_tiles(blocks_, [&](std::size_t d, std::size_t p) { gates_backward(d, p, t, means.from(d * rows_)); });
+    if (normalized()) {
+      gate_sums_.send_sums(round);
+      co_yield TimeSteps::exchange;
+      means = gate_sums_.take_sums(4 * size(shape_.hidden));
+      for_tiles(own_blocks_, [&](std::size_t d, std::size_t k) { normalization_backward(d, k, t, means); });
+    }
+    if (t > 0) send_state_gradient(t, round);
+    if (!pass_down_.empty()) send_step_of_input_gradient(t, round);
+    co_yield TimeSteps::exchange;
+    if (t > 0 && !sharded()) state_sum_.take_everywhere(d_h_);
+    if (!pass_down_.empty()) take_step_of_input_gradient(t);
+    co_yield TimeSteps::end_of_step;
   }
-  if (t > 0) state_gradient(t);
+}
+
+void CpuRecurrence::end_backward(const RecurrenceBackward& b) {
+  parameter_gradients(b.d_parameters);
+  if (!b.d_input.empty() && pass_down_.empty()) input_gradient(b.d_input);
+  ready_for_backward_ = false;
 }
 
 void CpuRecurrence::output_backward(std::size_t d, std::size_t q, int t) {
@@ -126,7 +151,7 @@ void CpuRecurrence::normalization_backward(std::size_t d, std::size_t k, int t, 
 }
 
 // dL/dh of t-1 = the sum over all unit blocks of da_h W_h.
-void CpuRecurrence::state_gradient(int t) {
+void CpuRecurrence::send_state_gradient(int t, ExchangeRound& round) {
   const Span span(SpanKind::pointwise, "sum of state gradient");
   const std::size_t hidden = size(shape_.hidden), parts = products_.recurrent_parts();
   parallel_for(threads_, groups_ * parts, [&](std::size_t i) {
@@ -139,9 +164,36 @@ void CpuRecurrence::state_gradient(int t) {
   for (std::size_t d = 0; d < groups_; ++d)
     state_sum_.set(static_cast<int>(d), 0, static_cast<int>(rows_), &d_h_of_rank_[d * rows_ * hidden]);
   if (sharded())
-    state_sum_.finish();
+    state_sum_.send(round);
   else
-    state_sum_.finish_everywhere(d_h_);
+    state_sum_.send_everywhere(round);
+}
+
+// dL/dx of a time step, for the layer below, on all ranks that need it.
+void CpuRecurrence::send_step_of_input_gradient(int t, ExchangeRound& round) {
+  const Span span(SpanKind::pointwise, "input gradient");
+  const std::size_t inputs = size(shape_.inputs), parts = products_.input_parts();
+  parallel_for(threads_, groups_ * parts, [&](std::size_t i) {
+    const std::size_t d = i / parts;
+    products_.input_backward(i % parts, rows_, da_x() + gates_at(d, own_first_, t), gates_at(0, 1, 0),
+                             &d_x_of_rank_[d * rows_ * inputs]);
+  });
+  input_sum_.start(static_cast<int>(groups_), static_cast<int>(rows_),
+                   shape_.inputs / shape_.tiling.blocks.count,
+                   sharded() ? std::span<float>(d_x_) : std::span<float>());
+  for (std::size_t d = 0; d < groups_; ++d)
+    input_sum_.set(static_cast<int>(d), 0, static_cast<int>(rows_), &d_x_of_rank_[d * rows_ * inputs]);
+  if (sharded())
+    input_sum_.send(round);
+  else
+    input_sum_.send_everywhere(round);
+}
+
+void CpuRecurrence::take_step_of_input_gradient(int t) {
+  if (!sharded()) input_sum_.take_everywhere(d_x_);
+  const std::size_t tiles = groups_ * output_blocks_, tile = d_x_.size() / tiles;
+  for (std::size_t i = 0; i < tiles; ++i)
+    std::copy_n(&d_x_[i * tile], tile, &pass_down_[(i * size(steps_) + size(t)) * tile]);
 }
 
 // dL/dx = the sum over all unit blocks of da_x W_x.

@@ -2,7 +2,8 @@
 // the layer, as the schedule of exchanges has it: P below is the number of unit blocks whose gates a rank
 // computes (K; replicated: G), Q that of the blocks whose output it computes, h from c and the gate o (K
 // where sharded, else G). Products only ever run for own blocks. What crosses blocks goes through
-// RowStatistics, BlockGather and BlockSum, which are collective and keep the tree order.
+// RowStatistics, BlockGather and BlockSum, which are collective and keep the tree order; in a time step they
+// do it in an ExchangeRound, which other layers may share (wavefront.h).
 #pragma once
 
 #include <algorithm>
@@ -15,6 +16,7 @@
 #include "kernels/cpu/lstm_cell.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/recurrence.h"
+#include "kernels/cpu/recurrence/time_steps.h"
 #include "kernels/cpu/recurrence_products.h"
 #include "kernels/cpu/row_statistics.h"
 #include "kernels/cpu/token_rows.h"
@@ -54,6 +56,25 @@ class CpuRecurrence final : public Recurrence {
   void backward(const RecurrenceBackward& b) override;
   std::size_t saved_size() const override;
 
+  // The parts of forward() and backward(), for who runs several layers beside each other. Between begin and
+  // end, all time steps are run with rounds over the model axis.
+  enum class Comes { whole, by_steps };  ///< how a layer's input, or dL/dh from above, is handed in
+  void begin_forward(const RecurrenceForward& f, Comes input);
+  TimeSteps forward_steps(ExchangeRound& round);
+  void end_forward(const RecurrenceForward& f);
+  /// `pass_down`: [D, Q, T*R, I/G], where each step leaves dL/dx for the layer below; empty: at the end, as
+  /// backward() does.
+  void begin_backward(const RecurrenceBackward& b, Comes d_output, std::span<float> pass_down);
+  TimeSteps backward_steps(ExchangeRound& round);
+  void end_backward(const RecurrenceBackward& b);
+
+  /// [D, Q, T*R, U], where the layer above passes down to; after begin_backward(), if its dL/dh is `by_steps`
+  std::span<float> d_output_all() { return d_output_all_; }
+  Share output_share() const { return sharded() ? shape_.tiling.blocks : whole(); }
+  const RecurrenceShape& shape() const { return shape_; }
+  int threads() const { return threads_; }
+  int steps() const { return steps_; }  ///< of the latest forward pass
+
  private:
   // Memory for the longest sequence.
   void allocate();
@@ -65,28 +86,27 @@ class CpuRecurrence final : public Recurrence {
   bool sharded() const { return shape_.exchange == Exchange::sharded; }
   Share whole() const { return Share::of(shape_.tiling.blocks.count, 0, 1); }
   Share gate_share() const { return replicated() ? whole() : shape_.tiling.blocks; }
-  Share output_share() const { return sharded() ? shape_.tiling.blocks : whole(); }
 
   // Forward.
-  void begin_forward(const RecurrenceForward& f);
+  void begin_state(const RecurrenceForward& f);
   void transform_input();
   void measure_input(std::size_t d, std::size_t p, std::size_t first_row, std::size_t rows);
-  void step_forward(int t);
-  void transform_state(int t);
-  void measure_state(std::size_t d, std::size_t p, int t);
+  void multiply(int t);
+  void send_products(int t, ExchangeRound& round);
+  void measure_products(std::size_t d, std::size_t p, int t);
+  void take_statistics(int t);
   void update_cell(std::size_t d, std::size_t p, int t);
-  void gather_cells(int t);
+  void send_cells(int t, ExchangeRound& round);
   void measure_cell(std::size_t d, std::size_t q, int t);
   void write_output(std::size_t d, std::size_t q, int t);
-  void write_last_state(const RecurrenceForward& f);
 
   // Backward.
-  void begin_backward(const RecurrenceBackward& b);
-  void step_backward(int t);
   void output_backward(std::size_t d, std::size_t q, int t);
   void gates_backward(std::size_t d, std::size_t p, int t, RowStatistics::Means means);
   void normalization_backward(std::size_t d, std::size_t k, int t, RowStatistics::Means means);
-  void state_gradient(int t);
+  void send_state_gradient(int t, ExchangeRound& round);
+  void send_step_of_input_gradient(int t, ExchangeRound& round);
+  void take_step_of_input_gradient(int t);
   void input_gradient(std::span<float> d_input);
   void parameter_gradients(const LstmParameters<float>& d);
   void sum_over_groups(const Floats& of_groups, std::size_t width, std::span<float> out) const;
@@ -142,6 +162,7 @@ class CpuRecurrence final : public Recurrence {
   float* a_h(std::size_t d, std::size_t p, int t) {
     return normalized() ? &a_h_[gates_at(d, p, t)] : &a_h_[tile(d, p, 4 * units_)];
   }
+  float* a_x(std::size_t d, std::size_t p, int t) { return &x_side()[gates_at(d, p, t)]; }
   /// dz of a tile, of a step, too, with LN.
   float* dz(std::size_t d, std::size_t p, int t) {
     return normalized() ? &dz_[tile(d, p, 4 * units_)] : &gates_[gates_at(d, p, t)];
@@ -190,11 +211,12 @@ class CpuRecurrence final : public Recurrence {
   std::size_t own_blocks_, blocks_, output_blocks_;  ///< K, P, Q
   std::size_t own_first_, own_first_output_;         ///< of the P blocks, of the Q
   std::unique_ptr<Communicator> self_;
+  Communicator& model_axis_;
   Communicator &gate_axis_, &output_axis_;  ///< over which the work is split: this rank alone if it is not
 
   RecurrenceProducts products_;
   std::unique_ptr<TokenRows> token_rows_;  ///< the input side, where inputs are rows of a table
-  BlockGather gather_, h_gather_;
+  BlockGather gather_, x_gather_, h_gather_;
   BlockSum state_sum_, input_sum_;
   RowStatistics h_statistics_, c_statistics_, x_statistics_, gate_sums_;
   ArrayTree group_tree_;
@@ -204,6 +226,7 @@ class CpuRecurrence final : public Recurrence {
   // The latest forward pass; what backward() needs of it.
   int steps_ = 0;
   bool ready_for_backward_ = false;
+  Comes input_comes_ = Comes::whole;
   std::span<const float> input_;
   std::span<const std::int32_t> tokens_;
   std::span<float> output_;
@@ -216,19 +239,22 @@ class CpuRecurrence final : public Recurrence {
   SavedStatistics of_x_, of_h_, of_c_;
 
   // One time step.
-  LargeArray own_a_h_;      ///< [D, K, R, 4U], replicated only
-  LargeArray a_h_all_;      ///< [D, G, R, 4U], replicated only
-  LargeArray own_a_x_;      ///< [D, K, T, R, 4U], replicated only
-  LargeArray own_cells_;    ///< [D, K, 2, R, U], cells gathered only
-  LargeArray h_;            ///< [D, Q, R, U], unless complete rows are written in place
-  LargeArray d_h_, d_n_c_;  ///< [D, Q, R, U]
-  LargeArray d_c_;          ///< [D, P, R, U]
-  LargeArray dz_;           ///< LN, [D, P, R, 4U]
-  LargeArray d_h_held_;     ///< [D, Q, R, U]; empty where all rows are valid
-  LargeArray d_h_of_rank_;  ///< [D, R, H], summed over this rank's blocks
+  LargeArray own_a_h_;         ///< [D, K, R, 4U], replicated only
+  LargeArray own_a_x_;         ///< [D, K, T or 1, R, 4U], replicated only
+  SavedStatistics step_of_x_;  ///< [D, R], where the input comes by steps
+  LargeArray own_cells_;       ///< [D, K, 2, R, U], cells gathered only
+  LargeArray h_;               ///< [D, Q, R, U], unless complete rows are written in place
+  LargeArray d_h_, d_n_c_;     ///< [D, Q, R, U]
+  LargeArray d_c_;             ///< [D, P, R, U]
+  LargeArray dz_;              ///< LN, [D, P, R, 4U]
+  LargeArray d_h_held_;        ///< [D, Q, R, U]; empty where all rows are valid
+  LargeArray d_h_of_rank_;     ///< [D, R, H], summed over this rank's blocks
+  LargeArray d_x_of_rank_;     ///< [D, R, I], likewise, where it is passed down by steps
+  LargeArray d_x_;             ///< [D, Q, R, I/G], likewise, over all blocks
 
   // Gradients.
   SideWork side_work_;                                         ///< of RecurrenceBackward
+  std::span<float> pass_down_;                                 ///< of begin_backward()
   std::span<const float> d_output_;                            ///< [D, Q, T*R, U]
   LargeArray d_output_all_;                                    ///< unless sharded
   Floats d_gain_x_, d_gain_h_, d_bias_, d_gain_c_, d_bias_c_;  ///< [D, P, 4, U] or [D, Q, U]
