@@ -33,19 +33,25 @@ BlockGather::BlockGather(const Share& blocks, Communicator& model_axis)
 void BlockGather::run(int groups, int rows, int width, std::span<const float> blocked, float* full,
                       std::size_t group_stride) {
   const Span span(SpanKind::pointwise, "gather of blocks");
-  ExchangeRound round(model_axis_);
-  send(groups, rows, width, blocked, full, group_stride, round);
-  round.exchange();
+  set_rows(groups, rows, width, blocked, full, group_stride);
+  model_axis_.all_gather_pieces(blocked, [this](int rank, std::size_t first, std::span<const float> values) {
+    take_rows(rank, first, values);
+  });
 }
 
 void BlockGather::send(int groups, int rows, int width, std::span<const float> blocked, float* full,
                        std::size_t group_stride, ExchangeRound& round) {
-  check(blocked.size() == size(groups) * size(blocks_.local) * size(rows) * size(width),
-        "blocks: blocked must be [D, K, rows, width]");
-  rows_to_ = {size(rows), size(width), full, group_stride};
+  set_rows(groups, rows, width, blocked, full, group_stride);
   round.gather(blocked, [this](int rank, std::size_t first, std::span<const float> values) {
     take_rows(rank, first, values);
   });
+}
+
+void BlockGather::set_rows(int groups, int rows, int width, std::span<const float> blocked, float* full,
+                           std::size_t group_stride) {
+  check(blocked.size() == size(groups) * size(blocks_.local) * size(rows) * size(width),
+        "blocks: blocked must be [D, K, rows, width]");
+  rows_to_ = {size(rows), size(width), full, group_stride};
 }
 
 // A rank's part is [groups, K, rows, width], and a piece of it any stretch of that.
@@ -80,14 +86,6 @@ void BlockGather::run_blocked(int groups, int rows, int width, std::span<const f
                   all.data() + (group * size(model_axis_.size()) + size(rank)) * of_group + skip);
     }
   });
-}
-
-void BlockGather::run_parts(int groups, int parts, std::size_t part_size, std::span<const float> blocked,
-                            const Place& place) {
-  const Span span(SpanKind::pointwise, "gather of blocks");
-  ExchangeRound round(model_axis_);
-  send_parts(groups, parts, part_size, blocked, place, round);
-  round.exchange();
 }
 
 void BlockGather::send_parts(int groups, int parts, std::size_t part_size, std::span<const float> blocked,
@@ -165,22 +163,23 @@ void BlockSum::set(int group, int first_row, int count, const float* sums) {
 
 void BlockSum::finish() {
   const Span span(SpanKind::pointwise, "sum of blocks");
-  ExchangeRound round(model_axis_);
-  send(round);
-  round.exchange();
+  if (has_parts()) model_axis_.reduce_scatter(std::span<const float>(packed_), out_);
 }
 
 void BlockSum::finish_everywhere(std::span<float> all) {
   const Span span(SpanKind::pointwise, "sum of blocks");
-  ExchangeRound round(model_axis_);
-  send_everywhere(round);
-  round.exchange();
+  model_axis_.all_reduce(std::span(packed_));
   take_everywhere(all);
 }
 
 void BlockSum::send(ExchangeRound& round) {
+  if (has_parts()) round.sum_parts(packed_, out_);
+}
+
+// Of several ranks: one alone has its sums in their place.
+bool BlockSum::has_parts() const {
   check(!out_.empty() || groups_ * rows_ * width_ == 0, "blocks: start() was given no place for the sums");
-  if (sums_ != out_.data()) round.sum_parts(packed_, out_);
+  return sums_ != out_.data();
 }
 
 void BlockSum::send_everywhere(ExchangeRound& round) { round.sum(packed_); }

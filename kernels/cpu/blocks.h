@@ -25,19 +25,19 @@ class BlockGather {
   /// The same, with all blocks kept apart: all [groups, G, rows, width]. Collective.
   void run_blocked(int groups, int rows, int width, std::span<const float> blocked, std::span<float> all);
 
-  /// The same for blocks of several parts, each brought to where it belongs: blocked [groups, K, parts,
-  /// size]; part i of block g, of group d, goes to place(d, g, i). Collective.
-  using Place = std::function<float*(std::size_t group, std::size_t block, std::size_t part)>;
-  void run_parts(int groups, int parts, std::size_t size, std::span<const float> blocked, const Place& place);
-
-  // run() and run_parts() in a round with others: `full` is written, or place() asked, in its exchange().
-  // One of them at a time.
+  /// run() in a round with others: `full` is written in its exchange(). One of them at a time.
   void send(int groups, int rows, int width, std::span<const float> blocked, float* full,
             std::size_t group_stride, ExchangeRound& round);
+
+  /// Blocks of several parts, each brought to where it belongs: blocked [groups, K, parts, size]; in the
+  /// round's exchange(), part i of block g, of group d, goes to place(d, g, i). One of them at a time.
+  using Place = std::function<float*(std::size_t group, std::size_t block, std::size_t part)>;
   void send_parts(int groups, int parts, std::size_t size, std::span<const float> blocked, Place place,
                   ExchangeRound& round);
 
  private:
+  void set_rows(int groups, int rows, int width, std::span<const float> blocked, float* full,
+                std::size_t group_stride);
   void take_rows(int rank, std::size_t first, std::span<const float> values) const;
   void take_parts(int rank, std::size_t first, std::span<const float> values) const;
 
@@ -88,6 +88,7 @@ class BlockSum {
   void take_everywhere(std::span<float> all) const;
 
  private:
+  bool has_parts() const;
   float* place(int group, std::size_t block, std::size_t row) const;
   void check_rows(int group, int first_row, int count) const;
 

@@ -9,6 +9,13 @@ void ExchangeRound::exchange() {
   exchange_gathers();
   exchange_part_sums();
   exchange_sums();
+  clear();
+}
+
+void ExchangeRound::clear() {
+  gathers_.clear();
+  part_sums_.clear();
+  sums_.clear();
 }
 
 void ExchangeRound::exchange_gathers() {
@@ -28,7 +35,6 @@ void ExchangeRound::exchange_gathers() {
     };
     axis_.all_gather_pieces(std::span<const float>(joint_), hand_out);
   }
-  gathers_.clear();
 }
 
 // Rank by rank the parts of all sums, as reduce_scatter() cuts them.
@@ -50,7 +56,6 @@ void ExchangeRound::exchange_part_sums() {
       sums += out.size();
     }
   }
-  part_sums_.clear();
 }
 
 void ExchangeRound::exchange_sums() {
@@ -66,7 +71,6 @@ void ExchangeRound::exchange_sums() {
       sums += values.size();
     }
   }
-  sums_.clear();
 }
 
 }  // namespace lamina

@@ -31,6 +31,8 @@ class ExchangeRound {
 
   /// Collective, unless nothing was handed in.
   void exchange();
+  /// Forgets what was handed in, where an exception came before exchange().
+  void clear();
 
  private:
   struct Gather {

@@ -23,9 +23,9 @@ CpuRecurrence::CpuRecurrence(const RecurrenceShape& shape, Communicator& model_a
       own_first_(replicated() ? size(shape.tiling.blocks.first) : 0),
       own_first_output_(sharded() ? 0 : size(shape.tiling.blocks.first)),
       self_(make_self_communicator()),
-      model_axis_(model_axis),
       gate_axis_(replicated() ? *self_ : model_axis),
       output_axis_(sharded() ? model_axis : *self_),
+      round_(model_axis),
       products_(shape, model_axis),
       gather_(shape.tiling.blocks, model_axis),
       x_gather_(shape.tiling.blocks, model_axis),
@@ -110,11 +110,11 @@ std::size_t CpuRecurrence::saved_size() const {
 void CpuRecurrence::forward(const RecurrenceForward& f) {
   const Span span(SpanKind::pointwise, "recurrence forward");
   begin_forward(f, Comes::whole);
-  ExchangeRound round(model_axis_);
-  TimeSteps steps = forward_steps(round);
+  round_.clear();
+  TimeSteps steps = forward_steps(round_);
   for (int t = 0; t < steps_; ++t) {
     const Span step(SpanKind::pointwise, "time step");
-    run_step({&steps, 1}, round);
+    run_step({&steps, 1}, round_);
   }
   end_forward(f);
 }
@@ -198,9 +198,9 @@ TimeSteps CpuRecurrence::forward_steps(ExchangeRound& round) {
     if (replicated()) {
       send_products(t, round);
       co_yield TimeSteps::exchange;
+      for_tiles(blocks_, [&](std::size_t d, std::size_t p) { measure_products(d, p, t); });
     }
     if (normalized()) {
-      for_tiles(blocks_, [&](std::size_t d, std::size_t p) { measure_products(d, p, t); });
       h_statistics_.send_moments(4 * units_, round);
       if (input_comes_ == Comes::by_steps) x_statistics_.send_moments(4 * units_, round);
       co_yield TimeSteps::exchange;
@@ -240,8 +240,8 @@ void CpuRecurrence::multiply(int t) {
   for_tiles(own_blocks_, [&](std::size_t d, std::size_t k) {
     const std::size_t own = (d * own_blocks_ + k) * rows_ * width;
     products_.recurrent(d, k, replicated() ? &own_a_h_[own] : a_h(d, k, t));
-    if (!input_too) return;
-    products_.input(k, input_row(d, t), rows_, replicated() ? &own_a_x_[own] : a_x(d, k, t));
+    if (input_too) products_.input(k, input_row(d, t), rows_, replicated() ? &own_a_x_[own] : a_x(d, k, t));
+    if (!replicated()) measure_products(d, k, t);
   });
 }
 
@@ -255,6 +255,7 @@ void CpuRecurrence::send_products(int t, ExchangeRound& round) {
 }
 
 void CpuRecurrence::measure_products(std::size_t d, std::size_t p, int t) {
+  if (!normalized()) return;
   const auto measure = [&](const float* a, RowStatistics& statistics) {
     row_moments(a, rows_, 4 * units_, statistics.first(p) + d * rows_, statistics.second(p) + d * rows_);
   };

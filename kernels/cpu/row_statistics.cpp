@@ -91,59 +91,64 @@ void RowStatistics::start(std::size_t rows) {
   gathered_.resize(static_cast<std::size_t>(axis_.size()) * 2 * rows);
 }
 
+template <class Merge>
+void RowStatistics::merge_own(const Merge& merge_pair) {
+  const Span span(SpanKind::pointwise, "statistics");
+  merge_in_tree_order(partials_.data(), blocks_, 2 * rows_, 1, merge_pair);
+}
+
+template <class Merge>
+float* RowStatistics::merge_all(const Merge& merge_pair) {
+  const std::size_t ranks = static_cast<std::size_t>(axis_.size());
+  if (ranks == 1) return partials_.data();
+  merge_in_tree_order(gathered_.data(), ranks, 2 * rows_, blocks_, merge_pair);
+  return gathered_.data();
+}
+
 void RowStatistics::send(ExchangeRound& round) {
   if (axis_.size() == 1) return;
   check(&round.axis() == &axis_, "row statistics: the round is of another axis");
-  round.gather(std::span<const float>(partials_).first(2 * rows_),
-               [this](int rank, std::size_t first, std::span<const float> values) {
-                 std::ranges::copy(values, &gathered_[static_cast<std::size_t>(rank) * 2 * rows_ + first]);
-               });
+  round.gather(own(), [this](int rank, std::size_t first, std::span<const float> values) {
+    std::ranges::copy(values, &gathered_[static_cast<std::size_t>(rank) * 2 * rows_ + first]);
+  });
 }
 
 void RowStatistics::send_moments(std::size_t count, ExchangeRound& round) {
-  const Span span(SpanKind::pointwise, "statistics");
-  merge_in_tree_order(partials_.data(), blocks_, 2 * rows_, 1, MergeMoments{rows_, count});
+  merge_own(MergeMoments{rows_, count});
   send(round);
 }
 
 void RowStatistics::take_moments(std::size_t count, float epsilon, float* mean, float* scale) {
   const Span span(SpanKind::pointwise, "statistics");
-  const std::size_t ranks = static_cast<std::size_t>(axis_.size());
-  const float* merged = all();
-  if (ranks > 1) merge_in_tree_order(gathered_.data(), ranks, 2 * rows_, blocks_, MergeMoments{rows_, count});
-  const float values = static_cast<float>(count * blocks_ * ranks);
+  const float* merged = merge_all(MergeMoments{rows_, count});
+  const float values = static_cast<float>(count * blocks_ * static_cast<std::size_t>(axis_.size()));
   for (std::size_t row = 0; row < rows_; ++row) {
     mean[row] = merged[row];
     scale[row] = 1.0f / std::sqrt(merged[rows_ + row] / values + epsilon);
   }
 }
 
+void RowStatistics::merge_moments(std::size_t count, float epsilon, float* mean, float* scale) {
+  merge_own(MergeMoments{rows_, count});
+  axis_.all_gather(own(), std::span(gathered_));
+  take_moments(count, epsilon, mean, scale);
+}
+
 void RowStatistics::send_sums(ExchangeRound& round) {
-  const Span span(SpanKind::pointwise, "statistics");
-  merge_in_tree_order(partials_.data(), blocks_, 2 * rows_, 1, MergeSums{rows_});
+  merge_own(MergeSums{rows_});
   send(round);
 }
 
 RowStatistics::Means RowStatistics::take_sums(std::size_t count) {
   const Span span(SpanKind::pointwise, "statistics");
-  const std::size_t ranks = static_cast<std::size_t>(axis_.size());
-  float* merged = all();
-  if (ranks > 1) merge_in_tree_order(merged, ranks, 2 * rows_, blocks_, MergeSums{rows_});
+  float* merged = merge_all(MergeSums{rows_});
   for (std::size_t i = 0; i < 2 * rows_; ++i) merged[i] /= static_cast<float>(count);
   return {merged, merged + rows_};
 }
 
-void RowStatistics::merge_moments(std::size_t count, float epsilon, float* mean, float* scale) {
-  ExchangeRound round(axis_);
-  send_moments(count, round);
-  round.exchange();
-  take_moments(count, epsilon, mean, scale);
-}
-
 RowStatistics::Means RowStatistics::merge_sums(std::size_t count) {
-  ExchangeRound round(axis_);
-  send_sums(round);
-  round.exchange();
+  merge_own(MergeSums{rows_});
+  axis_.all_gather(own(), std::span(gathered_));
   return take_sums(count);
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 #include <vector>
 
 #include "kernels/cpu/exchange_round.h"
@@ -43,9 +44,13 @@ class RowStatistics {
   Means take_sums(std::size_t count);
 
  private:
+  template <class Merge>
+  void merge_own(const Merge& merge_pair);
+  template <class Merge>
+  float* merge_all(const Merge& merge_pair);
   void send(ExchangeRound& round);
-  /// All ranks' numbers, or this one's if it is alone.
-  float* all() { return axis_.size() == 1 ? partials_.data() : gathered_.data(); }
+  /// This rank's numbers, its blocks merged.
+  std::span<const float> own() const { return std::span(partials_).first(2 * rows_); }
 
   std::size_t blocks_, rows_ = 0;
   Communicator& axis_;

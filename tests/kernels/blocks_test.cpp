@@ -115,10 +115,13 @@ TEST_P(Blocks, GatherBringsPartsToTheirPlaces) {
         for (std::size_t i = 0; i < parts * size; ++i)
           blocked.push_back(static_cast<float>(index(d, static_cast<std::size_t>(k), 0) + i));
 
-    BlockGather(blocks, axis)
-        .run_parts(kGroups, parts, size, blocked, [&](std::size_t d, std::size_t g, std::size_t part) {
-          return &(part == 0 ? first : second)[(d * kBlocks + g) * size];
-        });
+    const auto place = [&](std::size_t d, std::size_t g, std::size_t part) {
+      return &(part == 0 ? first : second)[(d * kBlocks + g) * size];
+    };
+    BlockGather gather(blocks, axis);
+    ExchangeRound round(axis);
+    gather.send_parts(kGroups, parts, size, blocked, place, round);
+    round.exchange();
 
     int wrong = 0;
     for (std::size_t d = 0; d < kGroups; ++d)

@@ -2,8 +2,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdlib>
+#include <memory>
 #include <new>
 #include <vector>
 
@@ -35,20 +37,26 @@ struct Case {
   Precision precision = Precision::f32;
 };
 
-class Memory : public testing::TestWithParam<Case> {};
+class Memory : public testing::TestWithParam<Case> {
+ protected:
+  std::unique_ptr<Recurrence> make_layer(int table_rows) const {
+    return make_cpu_recurrence({.inputs = kHidden,
+                                .hidden = kHidden,
+                                .max_time_steps = kSteps,
+                                .tiling = {Share::of(2, 0, 1), Share::of(kBlocks, 0, 1), kRows},
+                                .normalization = GetParam().normalization,
+                                .exchange = GetParam().exchange,
+                                .precision = GetParam().precision,
+                                .table_rows = table_rows},
+                               *axis_, GetParam().threads);
+  }
+
+  const std::unique_ptr<Communicator> axis_ = make_self_communicator();
+};
 
 TEST_P(Memory, IsTakenByTheFirstSequenceOnly) {
-  const auto axis = make_self_communicator();
-  const Tiling tiling{Share::of(2, 0, 1), Share::of(kBlocks, 0, 1), kRows};
-  const auto recurrence = make_cpu_recurrence({.inputs = kHidden,
-                                               .hidden = kHidden,
-                                               .max_time_steps = kSteps,
-                                               .tiling = tiling,
-                                               .normalization = GetParam().normalization,
-                                               .exchange = GetParam().exchange,
-                                               .precision = GetParam().precision,
-                                               .table_rows = GetParam().table_rows},
-                                              *axis, GetParam().threads);
+  const auto recurrence = make_layer(GetParam().table_rows), above = make_layer(0);
+  const auto wavefront = make_cpu_wavefront({recurrence.get(), above.get()}, *axis_);
   const bool normalized = GetParam().normalization == Normalization::layer;
   const std::size_t gates = 4 * kHidden, units = normalized ? kHidden : 0, gains = 4 * units;
   const auto values = [](std::size_t size) { return test::random_values("values", size); };
@@ -57,7 +65,8 @@ TEST_P(Memory, IsTakenByTheFirstSequenceOnly) {
   std::vector<float> d_W_x = W, d_W_h = W, d_bias = bias, d_gain_x = gain, d_gain_h = gain, d_gain_c = of_c,
                      d_bias_c = of_c;
   std::vector<float> x = values(2 * kSteps * kRows * kHidden), d_output = x, output = x, d_x = x;
-  std::vector<float> h = values(2 * kRows * kHidden), c = h;
+  std::vector<float> h = values(2 * kRows * kHidden), c = h, h_above = h, c_above = h;
+  std::vector<float> output_above = output, d_between = output;
   const int table_rows = GetParam().table_rows;
   const std::vector<float> table = values(static_cast<std::size_t>(table_rows) * kHidden);
   std::vector<float> d_table = table;
@@ -71,12 +80,27 @@ TEST_P(Memory, IsTakenByTheFirstSequenceOnly) {
     recurrence->backward(
         {d_output, d_x, {d_W_x, d_W_h, d_gain_x, d_gain_h, d_bias, d_gain_c, d_bias_c, d_table}});
   };
+  const auto step_of_both = [&] {
+    above->set_parameters({W, W, gain, gain, bias, of_c, of_c});
+    wavefront->forward(std::array<Wavefront::Forward, 2>{
+        {{{kSteps, x, h, c, {}, output, h, c, tokens}},
+         {{kSteps, output, h_above, c_above, {}, output_above, h_above, c_above}}}});
+    const LstmParameters<float> d_above{d_W_x, d_W_h, d_gain_x, d_gain_h, d_bias, d_gain_c, d_bias_c};
+    LstmParameters<float> d = d_above;
+    d.table = d_table;
+    wavefront->backward(
+        std::array<Wavefront::Backward, 2>{{{{d_between, d_x, d}}, {{d_output, d_between, d_above}}}},
+        [](std::size_t) {});
+  };
+  const auto taken_again_by = [](const auto& work) {
+    work();
+    const int before = allocations;
+    work();
+    return allocations - before;
+  };
 
-  step();
-  const int before = allocations;
-  step();
-
-  EXPECT_EQ(allocations - before, 0);
+  EXPECT_EQ(taken_again_by(step), 0);
+  EXPECT_EQ(taken_again_by(step_of_both), 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(Cells, Memory,

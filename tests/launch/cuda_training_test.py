@@ -120,8 +120,15 @@ class CudaTraining(ProgramTest):
         self.assertEqual(sentences(process), ["--exchange cell is only for CPUs: with --device cuda use --exchange "
                                               "sharded or replicated"])
 
-    def test_what_a_cpu_trained_with_an_exchange_of_cells_is_evaluated(self):
-        folder = self.train("cells", "--exchange", "cell", device="cpu")
+    def test_a_wavefront_is_refused(self):
+        process = lamina(*training(self.text, "--device", "cuda", "--layer-order", "wavefront"))
+
+        self.assertEqual(process.returncode, 2)
+        self.assertEqual(sentences(process), ["--layer-order wavefront is only for CPUs: with --device cuda use "
+                                              "--layer-order sequential"])
+
+    def test_what_a_cpu_trained_as_a_gpu_cannot_is_evaluated(self):
+        folder = self.train("cells", "--exchange", "cell", "--layer-order", "wavefront", device="cpu")
 
         process = lamina("evaluate", "--checkpoint", folder, "--data", self.text, "--batch", 4, "--device", "cuda")
         self.assertEqual(process.returncode, 0, process.stderr.decode())

@@ -40,6 +40,13 @@ class Grids(unittest.TestCase):
             self.assertEqual(alone, self.digests(2, 2, f"--exchange={exchange}"), exchange)
             self.assertEqual(alone, self.digests(1, 4, f"--exchange={exchange}"), exchange)
 
+    def test_a_wavefront_has_the_same_bits(self):
+        alone = self.digests(1, 1)
+        for grid, more in (((2, 2), ()), ((1, 4), ("--exchange=replicated",)), ((2, 2), ("--passes=2",))):
+            self.assertEqual(alone, self.digests(*grid, "--layer-order=wavefront", *more), f"{grid} {more}")
+        messages = self.digests(1, 2, "--layer-order=wavefront", LAMINA_TRANSPORT="mpi")
+        self.assertEqual(alone, messages)
+
     def test_sums_in_the_background_have_the_same_bits(self):
         alone = self.digests(1, 1)
         for grid, more in (((2, 1), ()), ((4, 1), ("--passes=2",)), ((2, 2), ())):

@@ -12,11 +12,11 @@ namespace lamina {
 void CpuRecurrence::backward(const RecurrenceBackward& b) {
   const Span span(SpanKind::pointwise, "recurrence backward");
   begin_backward(b, Comes::whole, {});
-  ExchangeRound round(model_axis_);
-  TimeSteps steps = backward_steps(round);
+  round_.clear();
+  TimeSteps steps = backward_steps(round_);
   for (int t = 0; t < steps_; ++t) {
     const Span step(SpanKind::pointwise, "time step backward");
-    run_step({&steps, 1}, round);
+    run_step({&steps, 1}, round_);
     side_work_.advance();
   }
   end_backward(b);

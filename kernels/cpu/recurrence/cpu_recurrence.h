@@ -73,6 +73,7 @@ class CpuRecurrence final : public Recurrence {
   Share output_share() const { return sharded() ? shape_.tiling.blocks : whole(); }
   const RecurrenceShape& shape() const { return shape_; }
   int threads() const { return threads_; }
+  CoroutineMemory& coroutine_memory() { return coroutine_memory_; }
   int steps() const { return steps_; }  ///< of the latest forward pass
 
  private:
@@ -211,8 +212,10 @@ class CpuRecurrence final : public Recurrence {
   std::size_t own_blocks_, blocks_, output_blocks_;  ///< K, P, Q
   std::size_t own_first_, own_first_output_;         ///< of the P blocks, of the Q
   std::unique_ptr<Communicator> self_;
-  Communicator& model_axis_;
   Communicator &gate_axis_, &output_axis_;  ///< over which the work is split: this rank alone if it is not
+
+  ExchangeRound round_;  ///< of this layer by itself
+  CoroutineMemory coroutine_memory_;
 
   RecurrenceProducts products_;
   std::unique_ptr<TokenRows> token_rows_;  ///< the input side, where inputs are rows of a table

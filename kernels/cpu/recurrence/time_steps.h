@@ -2,16 +2,33 @@
 // serves a layer by itself and layers that go on beside each other and share their messages.
 #pragma once
 
+#include <algorithm>
 #include <coroutine>
+#include <cstddef>
 #include <span>
 #include <utility>
+#include <vector>
 
 #include "kernels/cpu/exchange_round.h"
 
 namespace lamina {
 
+/// Where the coroutines of a layer live, one at a time: the second takes no memory of its own.
+class CoroutineMemory {
+ public:
+  void* take(std::size_t size) {
+    values_.resize(std::max(values_.size(), (size + sizeof(Unit) - 1) / sizeof(Unit)));
+    return values_.data();
+  }
+
+ private:
+  using Unit = std::max_align_t;
+  std::vector<Unit> values_;
+};
+
 /// A coroutine that hands in what it sends to an ExchangeRound and then says co_yield TimeSteps::exchange;
-/// when it goes on, everything has come. After each time step it says co_yield TimeSteps::end_of_step.
+/// when it goes on, everything has come. After each time step it says co_yield TimeSteps::end_of_step. It is
+/// a member function of a class with coroutine_memory(), and takes the round as its one argument.
 class TimeSteps {
  public:
   enum Stop { exchange, end_of_step };
@@ -29,6 +46,11 @@ class TimeSteps {
       return {};
     }
     void return_void() noexcept {}
+    template <class Layer>
+    static void* operator new(std::size_t size, Layer& layer, ExchangeRound&) {
+      return layer.coroutine_memory().take(size);
+    }
+    static void operator delete(void*) noexcept {}
     void unhandled_exception() { throw; }  // out of go_on()
   };
 

@@ -20,14 +20,17 @@ class CpuWavefront final : public Wavefront {
                 const std::function<void(std::size_t layer)>& gradients_are_set) override;
 
  private:
-  /// Calls begin_step(place, t) for every layer under way and then runs its step, the layers in order of
-  /// their places: place i begins in wave i.
+  class Pass;
+  void begin_backward(std::span<const Backward> layers);
+  /// Runs all steps; calls begin_step(place, steps done) before each step of a layer. The layer at place i
+  /// begins in wave i.
   template <class BeginStep>
-  void run_waves(std::vector<TimeSteps>& places, int time_steps, ExchangeRound& round,
-                 const BeginStep& begin_step) const;
+  void run_waves(int time_steps, const BeginStep& begin_step);
 
   std::vector<CpuRecurrence*> layers_;  ///< from the lowest on
-  Communicator& model_axis_;
+  ExchangeRound round_;
+  std::vector<TimeSteps> steps_;           ///< of the layers by their places; empty between passes
+  std::vector<std::span<float>> d_input_;  ///< [layers]: where a layer passes its dL/dx down to, if it does
 };
 
 }  // namespace lamina

@@ -114,14 +114,14 @@ class TrainBenchmark {
     const ModelSettings& model = settings_.model;
     ProcessGrid& grid = training_.grid();
     return fmt::format(
-        "{}-layer LSTM, {} units, {} normalization, batch {}, {} time steps, vocabulary {}\n"
+        "{}-layer LSTM, {}, {} units, {} normalization, batch {}, {} time steps, vocabulary {}\n"
         "{} data x {} model ranks ({}, {}), {} threads each rank, {} steps\n"
         "{:.0f} tokens/s; {:.2f} ms a step, {:.2f} to {:.2f}\n"
         "{:.1f} GF/s: its matrix products alone take {:.2f} ms, {:.3f} of a step\n",
-        model.layers, model.hidden, model.normalization, settings_.batch, settings_.time_steps,
-        training_.vocabulary(), grid.data().size(), grid.model().size(), model.exchange, world_.transport(),
-        training_.threads(), settings_.steps, tokens_per_second(), 1e3 * median(plain_), 1e3 * least(plain_),
-        1e3 * largest(plain_), rate() / 1e9, 1e3 * median(alone_), limit_share());
+        model.layers, model.layer_order, model.hidden, model.normalization, settings_.batch,
+        settings_.time_steps, training_.vocabulary(), grid.data().size(), grid.model().size(), model.exchange,
+        world_.transport(), training_.threads(), settings_.steps, tokens_per_second(), 1e3 * median(plain_),
+        1e3 * least(plain_), 1e3 * largest(plain_), rate() / 1e9, 1e3 * median(alone_), limit_share());
   }
 
   std::string table() const {
@@ -155,6 +155,7 @@ class TrainBenchmark {
             {"exchange", model.exchange},
             {"normalization", model.normalization},
             {"layers", model.layers},
+            {"layer_order", model.layer_order},
             {"hidden", model.hidden},
             {"embedding", model.embedding},
             {"vocabulary", training_.vocabulary()},

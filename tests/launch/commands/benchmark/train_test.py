@@ -26,6 +26,7 @@ class BenchmarkTrain(unittest.TestCase):
     def test_figures(self):
         for ranks, arguments in ((1, ("--threads", 2, "--layers", 2)), (2, ("--model-parallel", 2, "--exchange", "replicated")),
                                  (2, ("--model-parallel", 2, "--exchange", "cell")),
+                                 (2, ("--model-parallel", 2, "--layers", 3, "--layer-order", "wavefront")),
                                  (2, ("--passes", 2, "--vocabulary", 3))):
             with self.subTest(ranks=ranks, arguments=arguments):
                 file = self.folder / "figures.json"
