@@ -45,7 +45,22 @@ template <class Actual, class Expected>
          << scale << "; worst at [" << worst << "]: " << actual[worst] << ", expected " << expected[worst];
 }
 
-/// The same, relative to the largest expected magnitude.
+/// The same with `tolerance`, but for at most `few` of the elements.
+template <class Actual, class Expected>
+::testing::AssertionResult most_close(const Actual& actual, const Expected& expected, double tolerance,
+                                      double scale, double few) {
+  std::size_t far = 0;
+  for (std::size_t i = 0; i < std::min(std::size(actual), std::size(expected)); ++i)
+    far +=
+        !(std::abs(static_cast<double>(actual[i]) - static_cast<double>(expected[i])) <= tolerance * scale);
+  if (static_cast<double>(far) <= few * static_cast<double>(std::size(expected)))
+    return ::testing::AssertionSuccess();
+  return ::testing::AssertionFailure()
+         << far << " of " << std::size(expected) << " differ by more than " << tolerance << " of the scale "
+         << scale << ", more than the share of " << few;
+}
+
+/// The same as all_close(), relative to the largest expected magnitude.
 template <class Actual, class Expected>
 ::testing::AssertionResult all_close(const Actual& actual, const Expected& expected, double tolerance) {
   return all_close(actual, expected, tolerance, scale_of(expected));

@@ -80,6 +80,9 @@ struct RunChoices {
   /// Of a rank. Empty: the CPU backend, on `threads`.
   std::function<std::unique_ptr<Backend>(int rank)> make_backend = {};
   std::vector<LayerSizes> sizes = {};  ///< for checks of conformance; empty: their own
+  /// Of bf16 operands: the device adds in an order of its own, which can push a value that is rounded
+  /// afterwards across a tie.
+  bool may_cross_ties = false;
 };
 
 /// Runs a case on thread ranks, each with a backend of its own; assembles the global tensors. Adds a test
