@@ -124,6 +124,29 @@ TEST(Wavefront, WaitsForPeersOnceForAllLayers) {
     }
 }
 
+// In the middle of a wave: the layers under way end there, and the peer is not waited for.
+TEST(Wavefront, EndsWhereAPeerIsLost) {
+  const auto lost_in = [](bool in_backward) {
+    run_on_threads(2, [&](Communicator& axis) {
+      const auto backend = make_cpu_backend(1);
+      const Tiling tiling{Share::of(kGroups, 0, 1), Share::of(8, axis.rank(), 2), kRows};
+      LanguageModel model(Setting().model(), kVocabulary, kMaxSteps, tiling, *backend, axis, /*seed=*/5);
+      CarriedState state(*backend, Setting().layers, kHidden, tiling);
+      const std::vector<std::int32_t> tokens(kMaxSteps * kGroups * kRows);
+      const auto forward = [&] { model.forward({kMaxSteps, tokens, tokens, {}}, state, 0, std::nullopt); };
+      if (in_backward) forward();
+      if (axis.rank() == 1) return axis.abandon("rank 1 is gone");
+      if (in_backward)
+        model.backward(1);
+      else
+        forward();
+    });
+  };
+
+  EXPECT_THROW(lost_in(false), PeerError);
+  EXPECT_THROW(lost_in(true), PeerError);
+}
+
 TEST(Wavefront, OtherwiseEachLayerWaitsByItself) {
   const Outcome small = run({.order = "sequential", .layers = 4, .time_steps = 1});
   const Outcome large = run({.order = "sequential", .layers = 4, .time_steps = kMaxSteps});
