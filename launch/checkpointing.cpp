@@ -100,8 +100,9 @@ TrainedModel load_trained_model(const std::filesystem::path& file_or_folder, con
     if (settings.device == "cpu" && trained.precision == "tf32")
       trained.precision = "f32";  // which is no less exact
     if (settings.device == "cuda" && trained.exchange == "cell")
-      trained.exchange = "sharded";                                     // the same bits
-    if (settings.device == "cuda") trained.layer_order = "sequential";  // likewise
+      trained.exchange = "sharded";  // the same bits
+    if (settings.device == "cuda" || settings.model_parallel == 1)
+      trained.layer_order = "sequential";  // the same bits, and faster where no peers are waited for
   });
   Vocabulary vocabulary(record.vocabulary);
 

@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <string>
-#include <utility>
 
 #include "runtime/error.h"
 #include "runtime/trace.h"
@@ -213,10 +212,10 @@ std::span<const float> LanguageModel::forward_as_wavefront(std::span<const float
   std::vector<Wavefront::Forward> layers;
   for (int l = 0; l < settings_.layers; ++l) {
     const DropoutMask* mask = mask_between(l);
-    std::span<float> dropped;
-    if (mask != nullptr) dropped = dropped_[count(l)].view().first(activation(l).size());
-    if (l > 0) x = mask != nullptr ? dropped : activation(l);
-    layers.push_back({forward_arguments(l, x, state, first_group), mask, dropped});
+    std::span<float> after_dropout;
+    if (mask != nullptr) after_dropout = dropped_[count(l)].view().first(activation(l).size());
+    if (l > 0) x = mask != nullptr ? after_dropout : activation(l);
+    layers.push_back({forward_arguments(l, x, state, first_group), mask, after_dropout});
   }
   wavefront_->forward(layers);
   return dropped(settings_.layers, activation(settings_.layers));

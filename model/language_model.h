@@ -96,7 +96,7 @@ class LanguageModel {
   std::span<float> input_gradient(int layer) {
     return layer > 0 || !reads_tokens() ? gradient(layer) : std::span<float>();
   }
-  /// Of a layer's input, if it has dropout.
+  /// Of what comes from the layer below; null for the lowest layer, and without dropout.
   const DropoutMask* mask_between(int layer) const;
   /// Whether the first layer reads rows of the embedding by itself: there are no activations at place 0.
   bool reads_tokens() const { return embedding_ == nullptr; }

@@ -158,9 +158,11 @@ struct DropoutMask {
   Tiling tiling;
 };
 
-/// Recurrent layers one above the other that go on beside each other: layer l is at time step t when layer
-/// l + 1 is at t - 1, and what they send travels together. T + L - 1 rounds of exchanges for L layers instead
-/// of T * L, and the same bits as layer by layer.
+/// Recurrent layers one above the other that go on beside each other, in waves: forward, layer l is at time
+/// step t when layer l + 1 is at t - 1; backward the other way round. What the layers of a wave send travels
+/// together, so the ranks wait for each other in T + L - 1 waves for L layers instead of T * L steps. The
+/// bits are those of layer by layer. InternalError where layers or arguments do not fit on each other;
+/// PeerError where a rank is lost.
 class Wavefront {
  public:
   virtual ~Wavefront() = default;
@@ -178,7 +180,9 @@ class Wavefront {
     const DropoutMask* mask = nullptr;  ///< of the input, as in forward()
   };
   /// As Recurrence::backward() of all layers; only the highest one's d_output is given, and only the lowest
-  /// one's d_input is a result. `gradients_are_set`, of a layer's parameters, is called from the highest on.
+  /// one's d_input is a result: what lies between is left undefined. `side_work` is the highest one's while
+  /// the waves run, then each layer's own. `gradients_are_set`, of a layer's parameters, is called from the
+  /// highest on.
   virtual void backward(std::span<const Backward> layers,
                         const std::function<void(std::size_t layer)>& gradients_are_set) = 0;
 };

@@ -41,6 +41,7 @@ void BlockGather::run(int groups, int rows, int width, std::span<const float> bl
 
 void BlockGather::send(int groups, int rows, int width, std::span<const float> blocked, float* full,
                        std::size_t group_stride, ExchangeRound& round) {
+  check(&round.axis() == &model_axis_, "blocks: the round is of another axis");
   set_rows(groups, rows, width, blocked, full, group_stride);
   round.gather(blocked, [this](int rank, std::size_t first, std::span<const float> values) {
     take_rows(rank, first, values);
@@ -92,6 +93,7 @@ void BlockGather::send_parts(int groups, int parts, std::size_t part_size, std::
                              Place place, ExchangeRound& round) {
   check(blocked.size() == size(groups) * size(blocks_.local) * size(parts) * part_size,
         "blocks: blocked must be [D, K, parts, size]");
+  check(&round.axis() == &model_axis_, "blocks: the round is of another axis");
   parts_to_ = {size(parts), part_size, std::move(place)};
   round.gather(blocked, [this](int rank, std::size_t first, std::span<const float> values) {
     take_parts(rank, first, values);
@@ -173,6 +175,7 @@ void BlockSum::finish_everywhere(std::span<float> all) {
 }
 
 void BlockSum::send(ExchangeRound& round) {
+  check(&round.axis() == &model_axis_, "blocks: the round is of another axis");
   if (has_parts()) round.sum_parts(packed_, out_);
 }
 
@@ -182,7 +185,10 @@ bool BlockSum::has_parts() const {
   return sums_ != out_.data();
 }
 
-void BlockSum::send_everywhere(ExchangeRound& round) { round.sum(packed_); }
+void BlockSum::send_everywhere(ExchangeRound& round) {
+  check(&round.axis() == &model_axis_, "blocks: the round is of another axis");
+  round.sum(packed_);
+}
 
 void BlockSum::take_everywhere(std::span<float> all) const {
   bring_blocks_together(model_axis_.size(), groups_, size(rows_) * size(width_), packed_, all);

@@ -25,12 +25,12 @@ class BlockGather {
   /// The same, with all blocks kept apart: all [groups, G, rows, width]. Collective.
   void run_blocked(int groups, int rows, int width, std::span<const float> blocked, std::span<float> all);
 
-  /// run() in a round with others: `full` is written in its exchange(). One of them at a time.
+  /// run() in a round with others: `full` is written in its exchange(). One send() at a time.
   void send(int groups, int rows, int width, std::span<const float> blocked, float* full,
             std::size_t group_stride, ExchangeRound& round);
 
   /// Blocks of several parts, each brought to where it belongs: blocked [groups, K, parts, size]; in the
-  /// round's exchange(), part i of block g, of group d, goes to place(d, g, i). One of them at a time.
+  /// round's exchange(), part i of block g, of group d, goes to place(d, g, i). One send_parts() at a time.
   using Place = std::function<float*(std::size_t group, std::size_t block, std::size_t part)>;
   void send_parts(int groups, int parts, std::size_t size, std::span<const float> blocked, Place place,
                   ExchangeRound& round);
@@ -81,8 +81,8 @@ class BlockSum {
   /// all: [groups, G, rows, width].
   void finish_everywhere(std::span<float> all);
 
-  // The same in a round with others: finish() is done after its exchange(), finish_everywhere() after
-  // take_everywhere().
+  // finish() and finish_everywhere() in a round with others: `out` is set by its exchange(), `all` by
+  // take_everywhere() behind it. Between, this object is left alone.
   void send(ExchangeRound& round);
   void send_everywhere(ExchangeRound& round);
   void take_everywhere(std::span<float> all) const;

@@ -1,6 +1,7 @@
 #include "kernels/cpu/dropout.h"
 
-#include <vector>
+#include <algorithm>
+#include <array>
 
 #include "kernels/cpu/parallel.h"
 #include "runtime/error.h"
@@ -33,19 +34,29 @@ struct Times {
   static Times all(const DropoutMask& mask) { return {0, size(mask.time_steps)}; }
 };
 
-// use(place, factors) for all lanes and those time steps; factors: units [first_unit, first_unit + units).
+/// Units side by side, cut into blocks.
+struct Units {
+  std::size_t first, blocks, width;
+};
+
+// use(place, block, unit, factors) for all lanes and those time steps; factors: of a few units of a block,
+// from `unit` on.
 template <class Use>
-void for_mask_rows(int threads, const DropoutMask& mask, const Times& times, int first_unit, int units,
+void for_mask_rows(int threads, const DropoutMask& mask, const Times& times, const Units& units,
                    const Use& use) {
   const std::size_t rows = size(mask.tiling.rows), steps = size(mask.time_steps);
   parallel_for(threads, size(mask.tiling.local_lanes()), [&](std::size_t lane) {
-    std::vector<float> factors(size(units));
+    std::array<float, 256> memory;
     const std::size_t together = mask.variational ? times.count : 1;
     for (std::size_t t = times.first; t < times.first + times.count; t += together) {
-      const std::size_t element =
-          (size(mask.tiling.first_lane()) + lane) * steps + (mask.variational ? 0 : t);
-      draw_factors(mask, element * size(mask.width) + size(first_unit), factors);
-      use(Place{lane / rows, lane % rows, t, together}, factors);
+      const std::size_t row = (size(mask.tiling.first_lane()) + lane) * steps + (mask.variational ? 0 : t);
+      for (std::size_t k = 0; k < units.blocks; ++k)
+        for (std::size_t unit = 0; unit < units.width; unit += memory.size()) {
+          const std::span<float> factors =
+              std::span(memory).first(std::min(memory.size(), units.width - unit));
+          draw_factors(mask, row * size(mask.width) + units.first + k * units.width + unit, factors);
+          use(Place{lane / rows, lane % rows, t, together}, k, unit, factors);
+        }
     }
   });
 }
@@ -62,13 +73,13 @@ void forward_over(const Times& times, int threads, const DropoutMask& mask, std:
   check_mask(mask, x.size(), mask.width);
   check(out.size() == x.size(), "dropout: sizes differ");
   const std::size_t rows = size(mask.tiling.rows), steps = size(mask.time_steps), width = size(mask.width);
-  const auto apply = [&](const Place& place, const std::vector<float>& factors) {
+  const auto apply = [&](const Place& place, std::size_t, std::size_t unit, std::span<const float> factors) {
     for (std::size_t t = place.first_time; t < place.first_time + place.times; ++t) {
-      const std::size_t at = ((place.group * steps + t) * rows + place.row) * width;
-      for (std::size_t j = 0; j < width; ++j) out[at + j] = x[at + j] * factors[j];
+      const std::size_t at = ((place.group * steps + t) * rows + place.row) * width + unit;
+      for (std::size_t j = 0; j < factors.size(); ++j) out[at + j] = x[at + j] * factors[j];
     }
   };
-  for_mask_rows(threads, mask, times, 0, mask.width, apply);
+  for_mask_rows(threads, mask, times, {0, 1, width}, apply);
 }
 
 void backward_over(const Times& times, int threads, const DropoutMask& mask, const Share& blocks,
@@ -78,14 +89,14 @@ void backward_over(const Times& times, int threads, const DropoutMask& mask, con
   check_mask(mask, dx.size(), block_width * blocks.local);
   const std::size_t rows = size(mask.tiling.rows), steps = size(mask.time_steps);
   const std::size_t local = size(blocks.local), width = size(block_width);
-  const auto apply = [&](const Place& place, const std::vector<float>& factors) {
-    for (std::size_t k = 0; k < local; ++k)
-      for (std::size_t t = place.first_time; t < place.first_time + place.times; ++t) {
-        const std::size_t at = ((place.group * local + k) * steps * rows + t * rows + place.row) * width;
-        for (std::size_t j = 0; j < width; ++j) dx[at + j] *= factors[k * width + j];
-      }
+  const auto apply = [&](const Place& place, std::size_t k, std::size_t unit,
+                         std::span<const float> factors) {
+    for (std::size_t t = place.first_time; t < place.first_time + place.times; ++t) {
+      const std::size_t row = ((place.group * local + k) * steps + t) * rows + place.row;
+      for (std::size_t j = 0; j < factors.size(); ++j) dx[row * width + unit + j] *= factors[j];
+    }
   };
-  for_mask_rows(threads, mask, times, blocks.first * block_width, blocks.local * block_width, apply);
+  for_mask_rows(threads, mask, times, {size(blocks.first) * width, local, width}, apply);
 }
 
 }  // namespace

@@ -1,9 +1,17 @@
 #include "kernels/cpu/exchange_round.h"
 
 #include <algorithm>
-#include <utility>
+
+#include "runtime/error.h"
+#include "runtime/trace.h"
 
 namespace lamina {
+
+void ExchangeRound::sum_parts(std::span<const float> in, std::span<float> out) {
+  check(in.size() == out.size() * static_cast<std::size_t>(axis_.size()),
+        "exchange round: in must hold a part for each rank");
+  part_sums_.push_back({in, out});
+}
 
 void ExchangeRound::exchange() {
   exchange_gathers();
@@ -19,9 +27,10 @@ void ExchangeRound::clear() {
 }
 
 void ExchangeRound::exchange_gathers() {
-  if (gathers_.size() == 1) {
-    axis_.all_gather_pieces(gathers_.front().part, gathers_.front().take);
-  } else if (gathers_.size() > 1) {
+  if (gathers_.size() == 1 || alone()) {
+    for (const Gather& gather : gathers_) axis_.all_gather_pieces(gather.part, gather.take);
+  } else if (!gathers_.empty()) {
+    const Span span(SpanKind::pointwise, "common messages");
     joint_.clear();
     for (const Gather& gather : gathers_) joint_.insert(joint_.end(), gather.part.begin(), gather.part.end());
     const auto hand_out = [this](int rank, std::size_t first, std::span<const float> values) {
@@ -39,9 +48,10 @@ void ExchangeRound::exchange_gathers() {
 
 // Rank by rank the parts of all sums, as reduce_scatter() cuts them.
 void ExchangeRound::exchange_part_sums() {
-  if (part_sums_.size() == 1) {
-    axis_.reduce_scatter(part_sums_.front().in, part_sums_.front().out);
-  } else if (part_sums_.size() > 1) {
+  if (part_sums_.size() == 1 || alone()) {
+    for (const auto& [in, out] : part_sums_) axis_.reduce_scatter(in, out);
+  } else if (!part_sums_.empty()) {
+    const Span span(SpanKind::pointwise, "common messages");
     joint_.clear();
     for (std::size_t rank = 0; rank < static_cast<std::size_t>(axis_.size()); ++rank)
       for (const auto& [in, out] : part_sums_) {
@@ -59,9 +69,10 @@ void ExchangeRound::exchange_part_sums() {
 }
 
 void ExchangeRound::exchange_sums() {
-  if (sums_.size() == 1) {
-    axis_.all_reduce(sums_.front());
-  } else if (sums_.size() > 1) {
+  if (sums_.size() == 1 || alone()) {
+    for (const std::span<float> values : sums_) axis_.all_reduce(values);
+  } else if (!sums_.empty()) {
+    const Span span(SpanKind::pointwise, "common messages");
     joint_.clear();
     for (const std::span<float> values : sums_) joint_.insert(joint_.end(), values.begin(), values.end());
     axis_.all_reduce(std::span(joint_));

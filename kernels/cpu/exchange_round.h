@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <functional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "runtime/communicator.h"
@@ -25,13 +26,13 @@ class ExchangeRound {
   /// Communicator::all_gather_pieces(). Here and below, memory stays valid until exchange() returns.
   void gather(std::span<const float> part, Take take) { gathers_.push_back({part, std::move(take)}); }
   /// Communicator::reduce_scatter()
-  void sum_parts(std::span<const float> in, std::span<float> out) { part_sums_.push_back({in, out}); }
+  void sum_parts(std::span<const float> in, std::span<float> out);
   /// Communicator::all_reduce()
   void sum(std::span<float> values) { sums_.push_back(values); }
 
   /// Collective, unless nothing was handed in.
   void exchange();
-  /// Forgets what was handed in, where an exception came before exchange().
+  /// Forgets what was handed in, where an exception came before the end of exchange().
   void clear();
 
  private:
@@ -44,6 +45,7 @@ class ExchangeRound {
     std::span<float> out;
   };
 
+  bool alone() const { return axis_.size() == 1; }
   void exchange_gathers();
   void exchange_part_sums();
   void exchange_sums();

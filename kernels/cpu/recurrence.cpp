@@ -198,7 +198,7 @@ TimeSteps CpuRecurrence::forward_steps(ExchangeRound& round) {
     if (replicated()) {
       send_products(t, round);
       co_yield TimeSteps::exchange;
-      for_tiles(blocks_, [&](std::size_t d, std::size_t p) { measure_products(d, p, t); });
+      if (normalized()) for_tiles(blocks_, [&](std::size_t d, std::size_t p) { measure_products(d, p, t); });
     }
     if (normalized()) {
       h_statistics_.send_moments(4 * units_, round);
@@ -210,7 +210,8 @@ TimeSteps CpuRecurrence::forward_steps(ExchangeRound& round) {
     if (gathers_cells()) {
       send_cells(t, round);
       co_yield TimeSteps::exchange;
-      for_tiles(output_blocks_, [&](std::size_t d, std::size_t q) { measure_cell(d, q, t); });
+      if (normalized())
+        for_tiles(output_blocks_, [&](std::size_t d, std::size_t q) { measure_cell(d, q, t); });
     }
     if (normalized()) {
       c_statistics_.send_moments(units_, round);

@@ -3,8 +3,13 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <string>
 #include <vector>
 
+#include "runtime/error.h"
 #include "tests/support/close.h"
 #include "tests/support/random_values.h"
 
@@ -17,8 +22,8 @@ using Values = std::vector<float>;
 
 constexpr int kRanks = 4;
 
-/// Sizes of what takes part; the largest travels in several pieces.
-const std::vector<std::size_t> kSizes = {3, 1, 5000, 64};
+/// Sizes of what takes part; the second travels in several pieces, and the others begin and end within one.
+const std::vector<std::size_t> kSizes = {3, 200'000, 1, 64};
 
 Values values_of(int rank, std::size_t size) {
   return random_values("rank " + std::to_string(rank) + " of " + std::to_string(size), size);
@@ -85,6 +90,15 @@ TEST(ExchangeRound, AddsUpEachOnesValues) {
     round.exchange();
 
     for (std::size_t i = 0; i < together.size(); ++i) EXPECT_TRUE(same_bits(together[i], alone[i]));
+  });
+}
+
+TEST(ExchangeRound, RefusesASumWithoutAPartForEachRank) {
+  on_ranks([](int, Communicator& axis) {
+    ExchangeRound round(axis);
+    Values in(static_cast<std::size_t>(axis.size()) * 3 + 1), out(3);
+
+    EXPECT_THROW(round.sum_parts(in, out), InternalError);
   });
 }
 

@@ -149,9 +149,9 @@ TEST(GridBits, WavefrontWithLayerNormalization) { expect_wavefront_like(small_ca
 
 TEST(GridBits, WavefrontWithoutNormalization) { expect_wavefront_like(small_case("none", "adam")); }
 
-TEST(GridBits, WavefrontWithPlainDropoutInBf16) {
+TEST(GridBits, WavefrontWithVariationalDropoutInBf16) {
   TrainingCase what = small_case("layer", "adam");
-  what.model.dropout_kind = "plain";
+  what.model.dropout_kind = "variational";
   what.model.precision = "bf16";
   expect_wavefront_like(what);
 }

@@ -2,6 +2,10 @@
 // for their peers as often as one layer does.
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -46,33 +50,68 @@ struct Outcome {
   std::int64_t forward_calls = 0, backward_calls = 0;  ///< collectives over the model axis
 };
 
+/// One rank's model.
+class Trained {
+ public:
+  Trained(const Setting& s, Communicator& axis, int vocabulary = kVocabulary)
+      : vocabulary_(vocabulary),
+        tiling_{Share::of(kGroups, 0, 1), Share::of(8, axis.rank(), axis.size()), kRows},
+        model_(s.model(), vocabulary, kMaxSteps, tiling_, *backend_, axis, /*seed=*/5),
+        state_(*backend_, s.layers, kHidden, tiling_) {}
+
+  void forward(int time_steps, std::span<const std::int32_t> lengths = {},
+               std::optional<std::uint64_t> dropout_step = std::nullopt) {
+    const std::size_t characters = static_cast<std::size_t>(time_steps * kGroups * kRows);
+    tokens_ = random_integers("tokens", characters, 0, vocabulary_ - 1);
+    targets_ = random_integers("targets", characters, 0, vocabulary_ - 1);
+    model_.forward({time_steps, tokens_, targets_, lengths}, state_, 0, dropout_step);
+  }
+  void backward(const std::function<void()>& advance = [] {}) {
+    model_.backward(0.5f, {.side_work = {.advance = advance}});
+  }
+  std::vector<double> losses() {
+    std::vector<double> losses(kGroups);
+    model_.losses(losses);
+    return losses;
+  }
+  std::vector<float> gradients() {
+    const std::span<const float> all = model_.parameters().gradients();
+    return {all.begin(), all.end()};
+  }
+  std::vector<float> states() {
+    std::vector<float> states;
+    for (int layer = 0; layer < state_.layers(); ++layer) {
+      const auto [h, c] = state_.view(layer, 0, kGroups);
+      states.insert(states.end(), h.begin(), h.end());
+      states.insert(states.end(), c.begin(), c.end());
+    }
+    return states;
+  }
+
+ private:
+  int vocabulary_;
+  Tiling tiling_;
+  std::unique_ptr<Backend> backend_ = make_cpu_backend(1);
+  LanguageModel model_;
+  CarriedState state_;
+  std::vector<std::int32_t> tokens_, targets_;  // of the latest forward()
+};
+
 /// A forward and a backward pass from a zero state.
 Outcome run(const Setting& s) {
   Outcome outcome;
   run_on_threads(s.ranks, [&](Communicator& axis) {
-    const auto backend = make_cpu_backend(1);
-    const Tiling tiling{Share::of(kGroups, 0, 1), Share::of(8, axis.rank(), axis.size()), kRows};
-    LanguageModel model(s.model(), kVocabulary, kMaxSteps, tiling, *backend, axis, /*seed=*/5);
-    const std::size_t characters = static_cast<std::size_t>(s.time_steps * kGroups * kRows);
-    const auto tokens = random_integers("tokens", characters, 0, kVocabulary - 1);
-    const auto targets = random_integers("targets", characters, 0, kVocabulary - 1);
-    CarriedState state(*backend, s.layers, kHidden, tiling);
-    const std::int64_t before = axis.time_spent().calls;
-    model.forward({s.time_steps, tokens, targets, s.lengths}, state, 0,
-                  s.dropout > 0 ? std::optional(1) : std::nullopt);
-    const std::int64_t between = axis.time_spent().calls;
-    model.backward(0.5f);
-    const std::int64_t after = axis.time_spent().calls;
-    std::vector<double> losses(kGroups);
-    model.losses(losses);
-    if (axis.rank() != 0) return;
-    const std::span<const float> gradients = model.parameters().gradients();
-    outcome = {losses, {}, {gradients.begin(), gradients.end()}, between - before, after - between};
-    for (int layer = 0; layer < s.layers; ++layer) {
-      const auto [h, c] = state.view(layer, 0, kGroups);
-      outcome.states.insert(outcome.states.end(), h.begin(), h.end());
-      outcome.states.insert(outcome.states.end(), c.begin(), c.end());
-    }
+    Trained model(s, axis);
+    const auto calls_of = [&](const auto& pass) {
+      const std::int64_t before = axis.time_spent().calls;
+      pass();
+      return axis.time_spent().calls - before;
+    };
+    const std::int64_t forward = calls_of(
+        [&] { model.forward(s.time_steps, s.lengths, s.dropout > 0 ? std::optional(1) : std::nullopt); });
+    const std::int64_t backward = calls_of([&] { model.backward(); });
+    const std::vector<double> losses = model.losses();
+    if (axis.rank() == 0) outcome = {losses, model.states(), model.gradients(), forward, backward};
   });
   return outcome;
 }
@@ -124,27 +163,101 @@ TEST(Wavefront, WaitsForPeersOnceForAllLayers) {
     }
 }
 
-// In the middle of a wave: the layers under way end there, and the peer is not waited for.
-TEST(Wavefront, EndsWhereAPeerIsLost) {
-  const auto lost_in = [](bool in_backward) {
-    run_on_threads(2, [&](Communicator& axis) {
-      const auto backend = make_cpu_backend(1);
-      const Tiling tiling{Share::of(kGroups, 0, 1), Share::of(8, axis.rank(), 2), kRows};
-      LanguageModel model(Setting().model(), kVocabulary, kMaxSteps, tiling, *backend, axis, /*seed=*/5);
-      CarriedState state(*backend, Setting().layers, kHidden, tiling);
-      const std::vector<std::int32_t> tokens(kMaxSteps * kGroups * kRows);
-      const auto forward = [&] { model.forward({kMaxSteps, tokens, tokens, {}}, state, 0, std::nullopt); };
-      if (in_backward) forward();
-      if (axis.rank() == 1) return axis.abandon("rank 1 is gone");
-      if (in_backward)
-        model.backward(1);
-      else
-        forward();
-    });
+/// With 12 characters the first layer reads tokens: forward, the first to meet their peers are the waves.
+constexpr int kFewCharacters = 12;
+
+TEST(Wavefront, EndsForwardWhereAPeerIsLostInTheMiddleOfIt) {
+  const auto leave_after_three_steps = [](Communicator& axis) {
+    Trained model({}, axis, kFewCharacters);
+    if (axis.rank() == 0) return model.forward(kMaxSteps);
+    model.forward(3);
+    axis.abandon("rank 1 is gone");
   };
 
-  EXPECT_THROW(lost_in(false), PeerError);
-  EXPECT_THROW(lost_in(true), PeerError);
+  EXPECT_THROW(run_on_threads(2, leave_after_three_steps), PeerError);
+}
+
+/// Throws at its fourth call.
+struct Trouble {
+  int calls = 0;
+  void operator()() {
+    if (++calls == 4) throw UserError("trouble");
+  }
+};
+
+TEST(Wavefront, EndsBackwardWhereARankFails) {
+  std::atomic<int> peers_told = 0;
+  const auto fail_in_fourth_wave = [&](Communicator& axis) {
+    Trained model({}, axis);
+    model.forward(kMaxSteps);
+    if (axis.rank() == 1) return model.backward(Trouble());
+    try {
+      model.backward();
+    } catch (const PeerError&) {
+      ++peers_told;
+      throw;
+    }
+  };
+
+  EXPECT_THROW(run_on_threads(2, fail_in_fourth_wave), UserError);
+  EXPECT_EQ(peers_told, 1);
+}
+
+// Layers that an exception left in the middle of a sequence begin the next one as if nothing had been.
+TEST(Wavefront, BeginsAnewAfterAnException) {
+  for (const char* exchange : {"sharded", "cell", "replicated"}) {
+    SCOPED_TRACE(exchange);
+    const auto axis = make_self_communicator();
+    Trained interrupted({.exchange = exchange}, *axis), fresh({.exchange = exchange}, *axis);
+    interrupted.forward(kMaxSteps);
+    EXPECT_THROW(interrupted.backward(Trouble()), UserError);
+
+    for (Trained* model : {&interrupted, &fresh}) {
+      if (model == &fresh) model->forward(kMaxSteps);  // the state goes on
+      model->forward(5);
+      model->backward();
+    }
+
+    EXPECT_EQ(interrupted.losses(), fresh.losses());
+    EXPECT_TRUE(same_bits(interrupted.gradients(), fresh.gradients()));
+  }
+}
+
+// Of one time step: a layer more is a wave more, and its products. One after another it is a step more, the
+// same products, and dL/dx of each lane group by itself.
+TEST(Wavefront, GivesATurnToOtherWorkInEveryWave) {
+  const auto axis = make_self_communicator();
+  const auto turns = [&](const char* order, int layers) {
+    Trained model({.order = order, .layers = layers}, *axis);
+    model.forward(1);
+    int count = 0;
+    model.backward([&] { ++count; });
+    return count;
+  };
+
+  EXPECT_EQ(turns("wavefront", 5) - turns("wavefront", 1),
+            turns("sequential", 5) - turns("sequential", 1) - 4 * kGroups);
+}
+
+TEST(Wavefront, OfPassesOfAllLengthsWithDropoutAndWithout) {
+  for (const char* exchange : {"sharded", "replicated"}) {
+    SCOPED_TRACE(exchange);
+    run_on_threads(2, [&](Communicator& axis) {
+      const auto group = axis.split(0, axis.rank(), "sequential");
+      Trained beside({.exchange = exchange, .dropout = 0.3}, axis);
+      Trained after({.order = "sequential", .exchange = exchange, .dropout = 0.3}, *group);
+      for (Trained* model : {&beside, &after}) {
+        model->forward(kMaxSteps, {}, 1);
+        model->backward();
+        model->forward(2);  // as in validation
+        model->forward(7, std::vector<std::int32_t>{7, 1, 0, 7, 3, 2}, 2);
+        model->backward();
+      }
+      EXPECT_EQ(beside.losses(), after.losses());
+      EXPECT_TRUE(same_bits(beside.states(), after.states()));
+      EXPECT_TRUE(same_bits(beside.gradients(), after.gradients()));
+    });
+  }
 }
 
 TEST(Wavefront, OtherwiseEachLayerWaitsByItself) {

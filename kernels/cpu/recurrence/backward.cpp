@@ -159,14 +159,7 @@ void CpuRecurrence::send_state_gradient(int t, ExchangeRound& round) {
     products_.recurrent_backward(i % parts, da_h() + gates_at(d, own_first_, t), gates_at(0, 1, 0),
                                  &d_h_of_rank_[d * rows_ * hidden]);
   });
-  state_sum_.start(static_cast<int>(groups_), static_cast<int>(rows_), static_cast<int>(units_),
-                   sharded() ? std::span<float>(d_h_) : std::span<float>());
-  for (std::size_t d = 0; d < groups_; ++d)
-    state_sum_.set(static_cast<int>(d), 0, static_cast<int>(rows_), &d_h_of_rank_[d * rows_ * hidden]);
-  if (sharded())
-    state_sum_.send(round);
-  else
-    state_sum_.send_everywhere(round);
+  send_sum(state_sum_, hidden, d_h_of_rank_, d_h_, round);
 }
 
 // dL/dx of a time step, for the layer below, on all ranks that need it.
@@ -178,15 +171,21 @@ void CpuRecurrence::send_step_of_input_gradient(int t, ExchangeRound& round) {
     products_.input_backward(i % parts, rows_, da_x() + gates_at(d, own_first_, t), gates_at(0, 1, 0),
                              &d_x_of_rank_[d * rows_ * inputs]);
   });
-  input_sum_.start(static_cast<int>(groups_), static_cast<int>(rows_),
-                   shape_.inputs / shape_.tiling.blocks.count,
-                   sharded() ? std::span<float>(d_x_) : std::span<float>());
+  send_sum(input_sum_, inputs, d_x_of_rank_, d_x_, round);
+}
+
+// of_rank [D, R, width] -> out: this rank's blocks of the sum over all, or all where every rank needs them.
+void CpuRecurrence::send_sum(BlockSum& sum, std::size_t width, const LargeArray& of_rank,
+                             std::span<float> out, ExchangeRound& round) const {
+  const std::size_t of_block = width / size(shape_.tiling.blocks.count);
+  sum.start(static_cast<int>(groups_), static_cast<int>(rows_), static_cast<int>(of_block),
+            sharded() ? out : std::span<float>());
   for (std::size_t d = 0; d < groups_; ++d)
-    input_sum_.set(static_cast<int>(d), 0, static_cast<int>(rows_), &d_x_of_rank_[d * rows_ * inputs]);
+    sum.set(static_cast<int>(d), 0, static_cast<int>(rows_), &of_rank[d * rows_ * width]);
   if (sharded())
-    input_sum_.send(round);
+    sum.send(round);
   else
-    input_sum_.send_everywhere(round);
+    sum.send_everywhere(round);
 }
 
 void CpuRecurrence::take_step_of_input_gradient(int t) {

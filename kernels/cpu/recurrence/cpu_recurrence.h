@@ -68,7 +68,8 @@ class CpuRecurrence final : public Recurrence {
   TimeSteps backward_steps(ExchangeRound& round);
   void end_backward(const RecurrenceBackward& b);
 
-  /// [D, Q, T*R, U], where the layer above passes down to; after begin_backward(), if its dL/dh is `by_steps`
+  /// [D, G, T*R, U], where the layer above passes down to, from begin_backward() on with dL/dh `by_steps`;
+  /// empty where sharded: there it is d_output itself
   std::span<float> d_output_all() { return d_output_all_; }
   Share output_share() const { return sharded() ? shape_.tiling.blocks : whole(); }
   const RecurrenceShape& shape() const { return shape_; }
@@ -108,6 +109,8 @@ class CpuRecurrence final : public Recurrence {
   void send_state_gradient(int t, ExchangeRound& round);
   void send_step_of_input_gradient(int t, ExchangeRound& round);
   void take_step_of_input_gradient(int t);
+  void send_sum(BlockSum& sum, std::size_t width, const LargeArray& of_rank, std::span<float> out,
+                ExchangeRound& round) const;
   void input_gradient(std::span<float> d_input);
   void parameter_gradients(const LstmParameters<float>& d);
   void sum_over_groups(const Floats& of_groups, std::size_t width, std::span<float> out) const;

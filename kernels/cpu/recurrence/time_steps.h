@@ -13,7 +13,7 @@
 
 namespace lamina {
 
-/// Where the coroutines of a layer live, one at a time: the second takes no memory of its own.
+/// Where the coroutines of a layer live, one at a time; it grows to the largest of them.
 class CoroutineMemory {
  public:
   void* take(std::size_t size) {

@@ -2,7 +2,8 @@
 // messages share its rounds of exchanges.
 #pragma once
 
-#include <memory>
+#include <functional>
+#include <span>
 #include <vector>
 
 #include "kernels/cpu/recurrence/cpu_recurrence.h"
@@ -22,10 +23,10 @@ class CpuWavefront final : public Wavefront {
  private:
   class Pass;
   void begin_backward(std::span<const Backward> layers);
-  /// Runs all steps; calls begin_step(place, steps done) before each step of a layer. The layer at place i
-  /// begins in wave i.
-  template <class BeginStep>
-  void run_waves(int time_steps, const BeginStep& begin_step);
+  /// Runs all steps; calls begin_step(place, steps done) before each step of a layer, and end_wave() behind
+  /// all steps of a wave. The layer at place i begins in wave i.
+  template <class BeginStep, class EndWave>
+  void run_waves(int time_steps, const BeginStep& begin_step, const EndWave& end_wave);
 
   std::vector<CpuRecurrence*> layers_;  ///< from the lowest on
   ExchangeRound round_;

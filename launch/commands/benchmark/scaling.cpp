@@ -153,10 +153,10 @@ class ScalingBenchmark {
 
   std::string table() const {
     const TrainBenchmarkSettings& training = settings_.train;
-    std::string heading =
-        fmt::format("{}-layer LSTM, {} units, {} normalization, {} time steps, on {} cores, {} jobs each\n",
-                    training.model.layers, training.model.hidden, training.model.normalization,
-                    training.time_steps, cores(), settings_.repetitions);
+    std::string heading = fmt::format(
+        "{}-layer LSTM, {}, {} units, {} normalization, {} time steps, on {} cores, {} jobs each\n",
+        training.model.layers, training.model.layer_order, training.model.hidden,
+        training.model.normalization, training.time_steps, cores(), settings_.repetitions);
     Table table({"sweep", "grid", "schedule", "ranks", "lanes", "tokens/s", "min", "max", "speed-up",
                  "efficiency", "exposed", "limit"},
                 3);
@@ -180,6 +180,7 @@ class ScalingBenchmark {
     facts.update({{"benchmark", "scaling"},
                   {"cores", cores()},
                   {"layers", settings_.train.model.layers},
+                  {"layer_order", settings_.train.model.layer_order},
                   {"hidden", settings_.train.model.hidden},
                   {"normalization", settings_.train.model.normalization},
                   {"time_steps", settings_.train.time_steps},
