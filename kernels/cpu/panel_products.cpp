@@ -102,12 +102,21 @@ HWY_NOINLINE void run_tile(const Tile& t, const Addends& addends) {
     for (std::size_t line = 0; line < kTileVectors; ++line) __builtin_prefetch(ahead + line * n, 0, 2);
     sums.add_product(a, a_row, b);
   }
-  for (std::size_t i = 0; i < addends.count; ++i) sums.add(addends.tiles[i], addends.stride);
-  if (t.columns == kVectors * n) return sums.store(t.c, t.c_stride);
-  HWY_ALIGN float whole[kTileSize];
-  sums.store(whole, kVectors * n);
+  if (t.columns == kVectors * n) {
+    for (std::size_t i = 0; i < addends.count; ++i) sums.add(addends.tiles[i], addends.stride);
+    return sums.store(t.c, t.c_stride);
+  }
+  // Behind the last column lies what is not ours, also of addends.
+  HWY_ALIGN float whole[kTileSize] = {};
+  const std::size_t width = kVectors * n;
+  for (std::size_t i = 0; i < addends.count; ++i) {
+    for (std::size_t row = 0; row < kRows; ++row)
+      std::copy_n(addends.tiles[i] + row * addends.stride, t.columns, whole + row * width);
+    sums.add(whole, width);
+  }
+  sums.store(whole, width);
   for (std::size_t row = 0; row < kRows; ++row)
-    std::copy_n(whole + row * kVectors * n, t.columns, t.c + row * t.c_stride);
+    std::copy_n(whole + row * width, t.columns, t.c + row * t.c_stride);
 }
 
 template <class Dot, std::size_t kVectors, std::size_t kRows = kTileRows>

@@ -3,10 +3,13 @@
 #include "kernels/cpu/panel_products.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <limits>
+#include <span>
 #include <tuple>
 #include <vector>
 
@@ -125,6 +128,44 @@ TEST_P(PanelProducts, OfTransposedMatricesMatchPlainLoopsAndAccumulate) {
   EXPECT_LE(error_of(a, b, once, m), 1);
   for (float& value : once) value *= 2;
   EXPECT_TRUE(same_bits(once, twice));
+}
+
+/// Numbers whose end is the end of what may be read.
+class AtTheEdge {
+ public:
+  explicit AtTheEdge(std::size_t size) : bytes_((size * sizeof(float) + kPage - 1) / kPage * kPage) {
+    pages_ = static_cast<char*>(
+        mmap(nullptr, bytes_ + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    if (pages_ == MAP_FAILED || mprotect(pages_ + bytes_, kPage, PROT_NONE) != 0) std::abort();
+    values_ = {reinterpret_cast<float*>(pages_ + bytes_) - size, size};
+  }
+  ~AtTheEdge() { munmap(pages_, bytes_ + kPage); }
+  AtTheEdge(const AtTheEdge&) = delete;
+  AtTheEdge& operator=(const AtTheEdge&) = delete;
+
+  std::span<float> values() const { return values_; }
+
+ private:
+  static constexpr std::size_t kPage = 1 << 16;
+  std::size_t bytes_;
+  char* pages_;
+  std::span<float> values_;
+};
+
+TEST_P(PanelProducts, ReadNothingBehindTheirResult) {
+  const std::size_t m = rows;
+  const Values left = transposed(a, rows);
+  PanelMatrices matrices(1, k, n);
+  LargeArray scratch;
+  Values expected(m * n, 0.5f);
+  const AtTheEdge sums(m * n);
+  std::ranges::fill(sums.values(), 0.5f);
+  matrices.set_rows(0, 0, rows_of(b, k));
+
+  multiply_transposed(rows_of(left, k), m, matrices, /*accumulate=*/true, scratch, expected.data(), n);
+  multiply_transposed(rows_of(left, k), m, matrices, /*accumulate=*/true, scratch, sums.values().data(), n);
+
+  EXPECT_TRUE(same_bits(expected, Values(sums.values().begin(), sums.values().end())));
 }
 
 TEST_P(PanelProducts, OfTransposedMatricesHaveTheBitsOfPlainOnes) {

@@ -176,9 +176,15 @@ void run_captured(void* data) {
   if (!state().changed.wait_for(lock, kPatience, is_over)) node.clique->error = ncclRemoteError;
 }
 
+/// Graphs do not own them; they are few in a test.
+Captured* keep(Captured captured) {
+  static auto& of_the_process = *new std::deque<Captured>;
+  const Lock lock(state().mutex);
+  return &of_the_process.emplace_back(std::move(captured));
+}
+
 ncclResult_t capture(ncclComm_t communicator, cudaStream_t stream, Operation operation) {
-  // Graphs do not own it; they are few in a test.
-  auto* node = new Captured{communicator->clique, communicator->rank, std::move(operation)};
+  Captured* node = keep({communicator->clique, communicator->rank, std::move(operation)});
   return cudaLaunchHostFunc(stream, run_captured, node) == cudaSuccess ? ncclSuccess : ncclUnhandledCudaError;
 }
 
