@@ -21,6 +21,11 @@ void require_blocks(const char* flag, int width, int blocks) {
                               width, blocks, blocks));
 }
 
+/// Of what lies at a place between layers, 0 being after the embedding.
+int width_at(const ModelSettings& settings, int place) {
+  return place == 0 ? settings.embedding : settings.hidden;
+}
+
 std::size_t count(std::int64_t value) { return static_cast<std::size_t>(value); }
 
 /// Whether the first layer's input side is worked out once for each row of the embedding instead of for each
@@ -143,7 +148,7 @@ void LanguageModel::set_masks(const Tiling& lanes, std::uint64_t dropout_step) {
                                .probability = static_cast<float>(settings_.dropout),
                                .variational = settings_.dropout_kind == "variational",
                                .time_steps = latest_.time_steps,
-                               .width = place == 0 ? settings_.embedding : settings_.hidden,
+                               .width = width_at(settings_, place),
                                .tiling = lanes});
 }
 
@@ -152,13 +157,13 @@ const DropoutMask* LanguageModel::mask_between(int layer) const {
 }
 
 std::span<float> LanguageModel::activation(int place) {
-  const int width = place == 0 ? settings_.embedding : settings_.hidden;
+  const int width = width_at(settings_, place);
   return activations_[count(place)].view().first(count(latest_.time_steps) * count(pass_.local_lanes()) *
                                                  count(width));
 }
 
 std::span<float> LanguageModel::gradient(int place) {
-  const int width = place == 0 ? settings_.embedding : settings_.hidden;
+  const int width = width_at(settings_, place);
   return gradients_[count(place)].view().first(count(latest_.time_steps) * count(pass_.local_lanes()) *
                                                count(width / pass_.blocks.count * pass_.blocks.local));
 }

@@ -44,6 +44,12 @@ class Layer {
 
 class Steps : public testing::Test {
  protected:
+  std::vector<TimeSteps> beside(Layer& a, Layer& b) {
+    std::vector<TimeSteps> both;
+    for (Layer* layer : {&a, &b}) both.push_back(layer->steps(round_));
+    return both;
+  }
+
   std::unique_ptr<Communicator> self_ = make_self_communicator();
   ExchangeRound round_{*self_};
   std::string log_;
@@ -51,9 +57,7 @@ class Steps : public testing::Test {
 
 TEST_F(Steps, HaveTheirExchangesInCommonRounds) {
   Layer a('a', {2, 2}, log_), b('b', {2, 2}, log_);
-  std::vector<TimeSteps> both;
-  both.push_back(a.steps(round_));
-  both.push_back(b.steps(round_));
+  std::vector<TimeSteps> both = beside(a, b);
 
   run_step(both, round_);
   EXPECT_EQ(log_, "ab..ab..||");
@@ -63,9 +67,7 @@ TEST_F(Steps, HaveTheirExchangesInCommonRounds) {
 
 TEST_F(Steps, WaitForWhoHasMoreExchanges) {
   Layer a('a', {1, 0}, log_), b('b', {3, 1}, log_);
-  std::vector<TimeSteps> both;
-  both.push_back(a.steps(round_));
-  both.push_back(b.steps(round_));
+  std::vector<TimeSteps> both = beside(a, b);
 
   run_step(both, round_);
   EXPECT_EQ(log_, "ab..|b.b.|");
@@ -78,9 +80,7 @@ TEST_F(Steps, PassAnExceptionOn) {
   Layer a('a', {2}, log_), b('b', {2}, log_);
   b.have_trouble_at(1);
   {
-    std::vector<TimeSteps> both;
-    both.push_back(a.steps(round_));
-    both.push_back(b.steps(round_));
+    std::vector<TimeSteps> both = beside(a, b);
 
     EXPECT_THROW(run_step(both, round_), UserError);
   }
